@@ -1,0 +1,83 @@
+"""The manifest of an artifact: what lies in its directory and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from plimsoll_api.model import Model
+from plimsoll_api.spec import Digest
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+
+
+class ArtifactFile(Model):
+    """One file of an artifact."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9._/-]+$", max_length=512, description="Relative to the manifest.")
+    size_bytes: int = Field(ge=0, description="Its length.")
+    digest: Digest = Field(description="sha256 of its bytes.")
+
+
+class Tensor(Model):
+    """One input or output of the model."""
+
+    name: str = Field(description="Its name in the graph.")
+    dtype: str = Field(description="NumPy's name of the element type, such as float32.")
+    shape: list[int | None] = Field(description="Its dimensions; null where the batch is.")
+
+
+class StepRecord(Model):
+    """What one step did."""
+
+    technique: Literal["prune", "distill", "quantize"] = Field(description="The technique.")
+    settings: dict[str, Any] = Field(description="The step as ordered, defaults filled in.")
+    parameters_before: int = Field(description="Parameters before the step.")
+    parameters_after: int = Field(description="Parameters after the step.")
+    nonzero_after: int = Field(description="Parameters that are not zero after the step.")
+    macs_before: int = Field(description="Multiply-accumulates of one sample before the step.")
+    macs_after: int = Field(description="Multiply-accumulates of one sample after the step.")
+    details: dict[str, Any] = Field(
+        default={}, description="What the technique tells of itself: layers, losses, ranges."
+    )
+    notes: list[str] = Field(default=[], description="Sentences a person should read.")
+
+
+class Lineage(Model):
+    """Where an artifact comes from."""
+
+    plan_digest: Digest | None = Field(
+        default=None, description="The plan that made it; unset for a baseline."
+    )
+    source_digest: Digest = Field(description="sha256 of the weights file that it was made from.")
+    architecture: str = Field(description="The factory that built the module.")
+    baseline_digest: Digest | None = Field(
+        default=None, description="The baseline's artifact; unset for a baseline."
+    )
+    steps: list[StepRecord] = Field(default=[], description="What was done, in order.")
+    packages: dict[str, str] = Field(default={}, description="Versions of the packages that made it.")
+
+
+class ArtifactManifest(Model):
+    """The whole of an artifact; the sha256 of its canonical JSON is the artifact's digest."""
+
+    schema_version: Literal["v1alpha1"] = "v1alpha1"
+    format: Literal["Onnx"] = "Onnx"
+    opset: int = Field(description="The ONNX operator set.")
+    files: list[ArtifactFile] = Field(min_length=1, description="All files but the manifest.")
+    inputs: list[Tensor] = Field(min_length=1, description="The input signature.")
+    outputs: list[Tensor] = Field(min_length=1, description="The output signature.")
+    parameters: int = Field(description="Parameters of the model in the artifact.")
+    nonzero_parameters: int = Field(description="Those that are not zero.")
+    macs: int = Field(description="Multiply-accumulates of one sample.")
+    lineage: Lineage = Field(description="Where it comes from.")
+
+
+class ArtifactRef(Model):
+    """An artifact in a store."""
+
+    uri: Annotated[str, Field(max_length=1200)] = Field(description="Its directory.")
+    digest: Digest = Field(description="sha256 of its manifest.")
+    size_bytes: int = Field(ge=0, description="Bytes of its files on disk.")
