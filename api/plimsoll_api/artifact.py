@@ -48,14 +48,10 @@ class StepRecord(Model):
 class Lineage(Model):
     """Where an artifact comes from."""
 
-    plan_digest: Digest | None = Field(
-        default=None, description="The plan that made it; unset for a baseline."
-    )
+    plan_digest: Digest | None = Field(default=None, description="The plan that made it; unset for a baseline.")
     source_digest: Digest = Field(description="sha256 of the weights file that it was made from.")
     architecture: str = Field(description="The factory that built the module.")
-    baseline_digest: Digest | None = Field(
-        default=None, description="The baseline's artifact; unset for a baseline."
-    )
+    baseline_digest: Digest | None = Field(default=None, description="The baseline's artifact; unset for a baseline.")
     steps: list[StepRecord] = Field(default=[], description="What was done, in order.")
     packages: dict[str, str] = Field(default={}, description="Versions of the packages that made it.")
 

@@ -27,16 +27,14 @@ class Model(BaseModel):
         """Return the one JSON form that digests are taken of: sorted keys, no spaces, UTF-8."""
         return canonical_json(self.to_wire())
 
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """Return `sha256:…` of the canonical JSON."""
         return digest_of(self.canonical_json())
 
 
 def canonical_json(value: Any) -> bytes:
     """Return the one JSON form of JSON types: sorted keys, no spaces, UTF-8; NaN is refused."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_of(content: bytes) -> str:

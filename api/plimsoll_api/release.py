@@ -26,9 +26,9 @@ from plimsoll_api.verdict import Check, Verdict
 class Reevaluation(Model):
     """A wish to measure the current revision again; each new value is carried out once."""
 
-    id: Annotated[
-        str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
-    ] = Field(description="A name of this wish; a new one asks again.")
+    id: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] = (
+        Field(description="A name of this wish; a new one asks again.")
+    )
     data: EvaluationData | None = Field(
         default=None, description="The data to measure on; that of the revision's job when unset."
     )
@@ -87,9 +87,7 @@ class ModelReleaseStatus(Model):
     observed_generation: int | None = Field(default=None, description="The generation the status is about.")
     current_revision: int | None = Field(default=None, description="The revision now serving.")
     current_digest: Digest | None = Field(default=None, description="Its artifact.")
-    last_good_revision: int | None = Field(
-        default=None, description="The revision that a rollback would return to."
-    )
+    last_good_revision: int | None = Field(default=None, description="The revision that a rollback would return to.")
     latest_revision: int | None = Field(default=None, description="The highest number ever given.")
     rollbacks: int = Field(default=0, description="How often the pointer went back by itself.")
     last_rollback_time: Time | None = Field(default=None, description="When it last did.")

@@ -137,9 +137,7 @@ class Summary(Model):
 
     outcome: Outcome
     reason: str = Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=64)
-    message: str = Field(
-        max_length=1500, description="A sentence that names the field and what would be right."
-    )
+    message: str = Field(max_length=1500, description="A sentence that names the field and what would be right.")
     baseline: ArtifactRef | None = Field(default=None, description="Set by compress.")
     candidate: ArtifactRef | None = Field(default=None, description="Set by compress.")
     report_uri: str | None = Field(default=None, max_length=1200, description="Set by evaluate.")
@@ -149,8 +147,6 @@ class Summary(Model):
 class Progress(Model):
     """One progress line of a pod's log."""
 
-    stage: str = Field(
-        max_length=64, description="load, analyse, prune, distill, quantize, export, evaluate, …"
-    )
+    stage: str = Field(max_length=64, description="load, analyse, prune, distill, quantize, export, evaluate, …")
     percent: int = Field(ge=0, le=100, description="Of the whole pod's work.")
     message: str = Field(default="", max_length=200)

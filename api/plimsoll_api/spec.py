@@ -48,9 +48,7 @@ class Architecture(Model):
 class ModelSource(Model):
     """The model as given: its weights and how its module is built."""
 
-    uri: Uri = Field(
-        description="The weights: a .safetensors file, or a directory that holds model.safetensors."
-    )
+    uri: Uri = Field(description="The weights: a .safetensors file, or a directory that holds model.safetensors.")
     digest: Digest | None = Field(
         default=None,
         description="sha256 of the weights file. Verified before anything runs when given, recorded always.",
@@ -70,9 +68,7 @@ class DataSource(Model):
         "of (fixed-shape) lists. Several names: numeric columns, stacked in this order.",
         json_schema_extra=list_of("atomic"),
     )
-    labels: ColumnName = Field(
-        default="labels", description="The array or column of integer class labels from 0."
-    )
+    labels: ColumnName = Field(default="labels", description="The array or column of integer class labels from 0.")
 
 
 class CalibrationData(DataSource):
@@ -141,17 +137,13 @@ class Prune(Model):
         description="Structured deletes channels and neurons, so the model gets smaller and faster. Unstructured "
         "sets weights to zero: the file and the latency stay as they are.",
     )
-    amount: Fraction = Field(
-        description="The share of the model's parameters to take away, above 0 and below 1."
-    )
+    amount: Fraction = Field(description="The share of the model's parameters to take away, above 0 and below 1.")
 
 
 class LogitsLoss(Model):
     """Match the baseline's softened class probabilities (Hinton et al. 2015, arXiv 1503.02531)."""
 
-    temperature: Decimal = Field(
-        default=Decimal("4"), description="Softens both distributions; above 0, at most 100."
-    )
+    temperature: Decimal = Field(default=Decimal("4"), description="Softens both distributions; above 0, at most 100.")
     weight: Fraction | None = Field(
         default=None, description="Share of the total loss; what the other loss leaves when unset."
     )
@@ -168,12 +160,8 @@ class LabelsLoss(Model):
 class DistillLoss(Model):
     """One term of the distillation loss; exactly one member."""
 
-    logits: LogitsLoss | None = Field(
-        default=None, description="Match the baseline's softened class probabilities."
-    )
-    labels: LabelsLoss | None = Field(
-        default=None, description="Cross-entropy with the training data's labels."
-    )
+    logits: LogitsLoss | None = Field(default=None, description="Match the baseline's softened class probabilities.")
+    labels: LabelsLoss | None = Field(default=None, description="Cross-entropy with the training data's labels.")
 
 
 class Distill(Model):
@@ -336,9 +324,7 @@ class Toleration(Model):
     effect: Annotated[str, Field(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = Field(
         default=None, description="NoSchedule, PreferNoSchedule or NoExecute; every effect when unset."
     )
-    toleration_seconds: int | None = Field(
-        default=None, description="How long a NoExecute taint is tolerated."
-    )
+    toleration_seconds: int | None = Field(default=None, description="How long a NoExecute taint is tolerated.")
 
 
 class Runtime(Model):
@@ -380,12 +366,8 @@ class CompressionJobSpec(Model):
         description="Techniques, in order. quantize comes last and once; prune never follows it.",
         json_schema_extra=list_of("atomic"),
     )
-    seed: int = Field(
-        default=0, ge=0, le=2_147_483_647, description="Seed of every random choice of the run."
-    )
-    evaluation: EvaluationSettings = Field(
-        default=EvaluationSettings(), description="How the artifact is measured."
-    )
+    seed: int = Field(default=0, ge=0, le=2_147_483_647, description="Seed of every random choice of the run.")
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="How the artifact is measured.")
     gates: list[Gate] = Field(
         min_length=1,
         max_length=32,
@@ -393,17 +375,13 @@ class CompressionJobSpec(Model):
         json_schema_extra=list_of("atomic"),
     )
     output: Output = Field(description="Where artifacts and reports are written.")
-    release_ref: ReleaseRef | None = Field(
-        default=None, description="The release that gets the model when it passes."
-    )
+    release_ref: ReleaseRef | None = Field(default=None, description="The release that gets the model when it passes.")
     runtime: Runtime = Field(default=Runtime(), description="Where the compress pod runs.")
     evaluation_runtime: Runtime | None = Field(
         default=None,
         description="Where the evaluate pod runs: the serving kind of node; as runtime when unset.",
     )
-    suspend: bool = Field(
-        default=False, description="Pause: running pods are stopped; finished work is kept."
-    )
+    suspend: bool = Field(default=False, description="Pause: running pods are stopped; finished work is kept.")
     backoff_limit: int = Field(default=2, ge=0, le=100, description="Retries of a stage after a failure.")
     active_deadline_seconds: int | None = Field(
         default=None, ge=1, le=31_536_000, description="The whole job fails when it runs longer than this."

@@ -54,9 +54,7 @@ class JobSummary(Model):
     macs: MetricSummary | None = Field(default=None, description="Multiply-accumulates of one sample.")
     latency_p50: MetricSummary | None = Field(default=None, description="Seconds, at the first batch size.")
     latency_p95: MetricSummary | None = Field(default=None, description="Seconds, at the first batch size.")
-    throughput: MetricSummary | None = Field(
-        default=None, description="Samples a second, at the last batch size."
-    )
+    throughput: MetricSummary | None = Field(default=None, description="Samples a second, at the last batch size.")
 
 
 class ReportRef(Model):
@@ -69,9 +67,7 @@ class ReportRef(Model):
 class CompressionJobStatus(Model):
     """What the operator tells of a CompressionJob."""
 
-    observed_generation: int | None = Field(
-        default=None, description="The generation that the status is about."
-    )
+    observed_generation: int | None = Field(default=None, description="The generation that the status is about.")
     phase: str | None = Field(
         default=None,
         max_length=32,

@@ -20,9 +20,7 @@ class Verdict(StrEnum):
 class Check(Model):
     """The answer to one limit."""
 
-    name: str = Field(
-        max_length=64, description="The limit, such as accuracy-maxRegression or latencyP95-maxRatio-1."
-    )
+    name: str = Field(max_length=64, description="The limit, such as accuracy-maxRegression or latencyP95-maxRatio-1.")
     verdict: Verdict = Field(description="Pass, Fail or Inconclusive.")
     observed: str = Field(
         default="", max_length=128, description="What was measured, as people write it; empty when missing."
