@@ -1,0 +1,78 @@
+"""The command: python -m tests.cluster {build,up,down,status,kubeconfig}."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.cluster import binaries, lifecycle
+from tests.cluster.errors import ClusterError
+from tests.cluster.handle import Cluster
+from tests.cluster.progress import say
+from tests.cluster.settings import Mode, default_name, find_instance
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    parser.add_argument("--name", default=default_name(), help="which instance (PLIMSOLL_CLUSTER, or default)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, meaning in (
+        ("build", "build what a cluster runs, without starting one"),
+        ("up", "bring a cluster up; what runs already is left as it is"),
+    ):
+        sub = commands.add_parser(command, help=meaning)
+        how = sub.add_mutually_exclusive_group()
+        how.add_argument(
+            "--api-only", dest="mode", action="store_const", const=Mode.API_ONLY, help="etcd and API server only"
+        )
+        how.add_argument(
+            "--fake-nodes", dest="mode", action="store_const", const=Mode.FAKE_NODES,
+            help="controllers, scheduler and kwok in place of a node",
+        )  # fmt: skip
+        sub.set_defaults(mode=Mode.NODE)
+    commands.add_parser("down", help="take a cluster down, leaving nothing but its images on disk")
+    commands.add_parser("status", help="say what runs; exit 1 when the API server does not answer")
+    commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
+    options = parser.parse_args(arguments)
+    try:
+        return int(_COMMANDS[options.command](options))
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _build(options: argparse.Namespace) -> int:
+    binaries.build(options.mode)
+    return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    cluster = Cluster.up(options.name, mode=options.mode)
+    say(f"up; export KUBECONFIG={cluster.kubeconfig}; kubectl: {binaries.tool('kubectl')}")
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    lifecycle.take_down(options.name)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    for line in lifecycle.describe(options.name):
+        print(line)
+    return 0 if lifecycle.answers(options.name) else 1
+
+
+def _kubeconfig(options: argparse.Namespace) -> int:
+    instance = find_instance(options.name)
+    if instance is None:
+        raise ClusterError(f"the cluster {options.name!r} is not up")
+    print(instance.kubeconfig)
+    return 0
+
+
+_COMMANDS = {"build": _build, "up": _up, "down": _down, "status": _status, "kubeconfig": _kubeconfig}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What tests hold: a cluster that is up, and the right to take it down."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.cluster import lifecycle
+from tests.cluster.api_client import ApiClient
+from tests.cluster.binaries import tool
+from tests.cluster.commands import run
+from tests.cluster.errors import ClusterError
+from tests.cluster.settings import Mode, default_name
+
+
+@dataclass
+class Cluster:
+    """A cluster that answers. As a context manager, it is stopped at the end if it was started here."""
+
+    name: str
+    kubeconfig: Path
+    started_here: bool
+    _host_address: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def up(cls, name: str | None = None, *, mode: Mode = Mode.NODE) -> Self:
+        """Bring the instance `name` up to `mode`, or use the cluster that `PLIMSOLL_KUBECONFIG` names.
+
+        Raises ClusterError when it does not come up; then call again, or take it down with the command.
+        """
+        given = os.environ.get("PLIMSOLL_KUBECONFIG")
+        if given:
+            return cls._given(Path(given).expanduser())
+        chosen = name or default_name()
+        there = lifecycle.answers(chosen)
+        instance = lifecycle.bring_up(chosen, mode)
+        return cls(chosen, instance.kubeconfig, not there, instance.host_address)
+
+    @classmethod
+    def _given(cls, kubeconfig: Path) -> Self:
+        if not kubeconfig.is_file():
+            raise ClusterError(f"PLIMSOLL_KUBECONFIG names {kubeconfig}, which is no file")
+        if not ApiClient(kubeconfig).ready():
+            raise ClusterError(f"the cluster of PLIMSOLL_KUBECONFIG ({kubeconfig}) does not answer")
+        return cls("given", kubeconfig, False, os.environ.get("PLIMSOLL_HOST_ADDRESS"))
+
+    @property
+    def host_address(self) -> str:
+        """The address of this machine as pods see it."""
+        if not self._host_address:
+            raise ClusterError("set PLIMSOLL_HOST_ADDRESS: this machine's address as pods of the given cluster see it")
+        return self._host_address
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl against this cluster and return what it prints; raise ClusterError when it fails."""
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        given = stdin.encode() if stdin is not None else None
+        return run(tool("kubectl"), *arguments, stdin=given, environment=environment)
+
+    def stop(self) -> None:
+        """Take the cluster down if `up` started it; leave one alone that was there before."""
+        if self.started_here:
+            lifecycle.take_down(self.name)
+            self.started_here = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

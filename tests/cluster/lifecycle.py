@@ -1,0 +1,62 @@
+"""Up and down, as one sentence each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from tests.cluster import binaries, certificates, control_plane, network, processes
+from tests.cluster.api_client import ApiClient
+from tests.cluster.errors import ClusterError
+from tests.cluster.locks import exclusive
+from tests.cluster.progress import say
+from tests.cluster.settings import Instance, Mode, claim_instance, find_instance
+
+
+def bring_up(name: str, mode: Mode) -> Instance:
+    """Bring the instance `name` up to at least `mode`; what runs already is left as it is."""
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "a cluster of one's own needs root (network namespaces); name another one in PLIMSOLL_KUBECONFIG"
+        )
+    binaries.build(mode)
+    with exclusive(f"cluster-{name}"):
+        with exclusive("slots"):
+            instance = claim_instance(name)
+        network.create(instance)
+        certificates.create(instance)
+        control_plane.start_api(instance)
+        if mode >= Mode.FAKE_NODES:
+            control_plane.start_controllers(instance)
+    return instance
+
+
+def take_down(name: str) -> None:
+    """Stop and remove all that the instance `name` has on this machine, but for the images it keeps on disk."""
+    with exclusive(f"cluster-{name}"):
+        instance = find_instance(name)
+        if instance is None:
+            return
+        processes.stop(instance, processes.started_names(instance))
+        network.remove(instance)
+        shutil.rmtree(instance.etcd_data, ignore_errors=True)
+        # The slot goes with this folder, so last: until then a second `down` finds the rest.
+        shutil.rmtree(instance.runtime)
+    say(f"cluster {name} is down")
+
+
+def answers(name: str) -> bool:
+    """Say whether the API server of the instance `name` is up."""
+    instance = find_instance(name)
+    return instance is not None and instance.kubeconfig.exists() and ApiClient(instance.kubeconfig).ready()
+
+
+def describe(name: str) -> list[str]:
+    """Return a line for each of the instance's processes."""
+    instance = find_instance(name)
+    if instance is None:
+        return [f"cluster {name} is down"]
+    return [
+        f"{process}: {'running' if processes.running(instance, process) else 'ended'}"
+        for process in processes.started_names(instance)
+    ]
