@@ -98,6 +98,12 @@ class ModelReleaseStatus(Model):
         json_schema_extra=list_of("map", "digest"),
     )
     reevaluation: ReevaluationStatus | None = Field(default=None, description="The last re-evaluation.")
+    reevaluated: list[Digest] = Field(
+        default=[],
+        max_length=32,
+        description="The newest wishes for a re-evaluation that were carried out, by their digests: none is twice.",
+        json_schema_extra=list_of("set"),
+    )
     conditions: list[Condition] = Field(
         default=[],
         max_length=16,
