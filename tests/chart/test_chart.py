@@ -117,6 +117,23 @@ def test_the_operator_asks_for_no_wildcard_secret_or_exec() -> None:
         assert words.isdisjoint({"impersonate", "escalate", "bind"})
 
 
+def test_the_operator_is_granted_what_its_readme_says_and_nothing_else() -> None:
+    stated = set()
+    for line in (ROOT / "operator" / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if line.startswith("|") and len(cells) == 3 and cells[0] != "group" and not cells[0].startswith("-"):
+            group = "" if cells[0] == "(core)" else cells[0]
+            stated |= {(group, cells[1], verb.strip()) for verb in cells[2].split(",")}
+    granted = {
+        (group, resource, verb)
+        for rule in rules(render())
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == stated
+
+
 def test_revisions_are_not_for_people_to_write() -> None:
     edit = one(render(), "ClusterRole", "demo-plimsoll-edit")
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
