@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 
-from tests.cluster import binaries, certificates, control_plane, network, processes
+from tests.cluster import addons, binaries, certificates, control_plane, images, network, node, processes, runtime
 from tests.cluster.api_client import ApiClient
 from tests.cluster.errors import ClusterError
 from tests.cluster.locks import exclusive
@@ -25,9 +26,16 @@ def bring_up(name: str, mode: Mode) -> Instance:
             instance = claim_instance(name)
         network.create(instance)
         certificates.create(instance)
+        if mode is Mode.NODE:
+            runtime.start(instance)
         control_plane.start_api(instance)
         if mode >= Mode.FAKE_NODES:
             control_plane.start_controllers(instance)
+        if mode is Mode.NODE:
+            images.ensure_system(instance)
+            addons.make_volumes(instance)
+            addons.apply(instance)
+            node.start(instance)
     return instance
 
 
@@ -37,11 +45,15 @@ def take_down(name: str) -> None:
         instance = find_instance(name)
         if instance is None:
             return
+        node.stop(instance)
+        addons.wipe_volumes(instance)
         processes.stop(instance, processes.started_names(instance))
         network.remove(instance)
         shutil.rmtree(instance.etcd_data, ignore_errors=True)
         # The slot goes with this folder, so last: until then a second `down` finds the rest.
         shutil.rmtree(instance.runtime)
+        with contextlib.suppress(OSError):  # other instances are up
+            instance.runtime.parent.rmdir()
     say(f"cluster {name} is down")
 
 

@@ -175,19 +175,24 @@ def find_instance(name: str) -> Instance | None:
     return Instance(name, slot)
 
 
+def instances() -> list[Instance]:
+    """Return all instances that have been brought up, at least in part."""
+    root = Path("/run/plimsoll")
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+    found = (find_instance(name) for name in names)
+    return [instance for instance in found if instance]
+
+
 def claim_instance(name: str) -> Instance:
     """Return the instance `name`, giving it the lowest free slot if it has none. Hold the lock `slots` meanwhile."""
     found = find_instance(name)
     if found:
         return found
-    root = runtime_directory(name).parent
-    root.mkdir(parents=True, exist_ok=True)
-    others = (find_instance(other.name) for other in root.iterdir() if other.is_dir())
-    taken = {other.slot for other in others if other}
+    taken = {other.slot for other in instances()}
     free = next((slot for slot in range(SLOTS) if slot not in taken), None)
     if free is None:
         raise ClusterError(f"{SLOTS} clusters are up already; take one down with `python -m tests.cluster down`")
     instance = Instance(name, free)
-    instance.runtime.mkdir(mode=0o755, exist_ok=True)
+    instance.runtime.mkdir(parents=True, exist_ok=True)
     (instance.runtime / "slot").write_text(str(free))
     return instance
