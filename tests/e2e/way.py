@@ -1,0 +1,288 @@
+"""The way of one model, from an empty namespace to a rollback.
+
+`make demo` shows it and the end-to-end test asserts it: each step does what a person would do with kubectl and returns
+its claims, and a claim says whether it holds and what was observed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import Cluster, tool
+from tests.cluster.commands import run
+from tests.e2e.kube import Kube, NotSoError, Object, ask_until, condition
+from tests.e2e.prometheus import Prometheus
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "plimsoll"
+EXAMPLE = ROOT / "examples" / "digits"
+SYSTEM = "plimsoll-system"
+HELM_RELEASE = "plimsoll"
+
+GOOD, TOO_MUCH, RELEASE, SERVER = "digits-cnn", "digits-too-much", "digits", "digits-server"
+JOB, RELEASES, REVISIONS = "compressionjobs.plimsoll.dev", "modelreleases.plimsoll.dev", "modelrevisions.plimsoll.dev"
+JOB_SECONDS = 300
+#: A kubelet writes a changed ConfigMap into a volume within its sync period, a minute by default.
+FOLLOW_SECONDS = 90
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that must be so after a step, and what was seen."""
+
+    text: str
+    holds: bool
+    observed: str
+
+
+class Way:
+    """The steps, in order; each may rely on those before it."""
+
+    def __init__(self, cluster: Cluster, tell: Tell, namespace: str = "digits") -> None:
+        self.cluster = cluster
+        self.tell = tell
+        self.kube = Kube(cluster, namespace)
+        self.system = Kube(cluster, SYSTEM)
+
+    # --- before the first step -------------------------------------------------------------------------------------
+
+    def install(self) -> list[Claim]:
+        """Install the operator by Helm and make a namespace that admits restricted pods only."""
+        self.tell(f"$ helm install {HELM_RELEASE} charts/plimsoll --namespace {SYSTEM} --create-namespace --wait")
+        for namespace in (SYSTEM, self.kube.namespace):
+            self._restricted_namespace(namespace)
+        helm(self.cluster, "upgrade", "--install", HELM_RELEASE, str(CHART), "--namespace", SYSTEM,
+             "--wait", "--timeout", "3m", *image_values())  # fmt: skip
+        deployment = self.system.get("deployment", HELM_RELEASE)
+        ready = deployment.get("status", {}).get("readyReplicas", 0)
+        tested = helm(self.cluster, "test", HELM_RELEASE, "--namespace", SYSTEM, "--timeout", "1m")
+        return [
+            Claim("the operator runs, installed by Helm", ready == 1, f"{ready} ready"),
+            Claim("helm test passes", "Succeeded" in tested, "Succeeded" if "Succeeded" in tested else tested[-300:]),
+        ]
+
+    def prepare(self) -> list[Claim]:
+        """Make the claims, train the model that is to be compressed, start the server that will follow the release."""
+        self._apply("storage.yaml", "network.yaml", "prepare.yaml", "release.yaml", "server.yaml")
+        self.tell("a batch Job trains the model that is to be compressed")
+        done = self.kube.wait("job", "digits-prepare", lambda job: bool(_ended(job)), seconds=JOB_SECONDS)
+        said = self.kube.run("logs", "job/digits-prepare", "--tail=20").strip()
+        for line in said.splitlines():
+            self.tell(f"  {line}")
+        return [Claim("the model is trained in the cluster", _ended(done) == "Complete", said.splitlines()[-1])]
+
+    # --- the four steps of the demo --------------------------------------------------------------------------------
+
+    def release_a_good_one(self) -> list[Claim]:
+        """Compress, prove, release: the job passes its gate and its model serves."""
+        self._apply("job.yaml")
+        job = self.watch_job(GOOD)
+        status = job["status"]
+        summary = status.get("summary", {})
+        size, latency, accuracy = (summary.get(k, {}) for k in ("size", "latencyP50", "accuracy"))
+        smaller = _ratio(size.get("baseline"), size.get("candidate"))
+        slower = _ratio(latency.get("candidate"), latency.get("baseline"))
+        checks = {check["name"]: check for check in status.get("checks", [])}
+        proof: Object = next((c for name, c in checks.items() if name.startswith("accuracy")), {})
+        claims = [
+            Claim("the job passes its gate", status.get("verdict") == "Pass", str(status.get("verdict"))),
+            Claim(
+                "the model was at least 97% accurate on the held-out half",
+                float(accuracy.get("baseline", 0)) >= 0.97,
+                f"{float(accuracy.get('baseline', 0)):.2%}",
+            ),
+            Claim(
+                "its accuracy is non-inferior within 2 points at 95%",
+                proof.get("verdict") == "Pass",
+                str(proof.get("message")),
+            ),
+            Claim("its file is at least 20 times smaller", smaller >= 20, f"{smaller:.1f} times smaller"),
+            Claim("its median latency at batch 1 is not higher", 0 < slower <= 1, f"{slower:.2f} of the baseline's"),
+        ]
+        release = self._release_at(2)
+        claims.append(_points_at(release, 2, "the release points at it"))
+        claims.append(self._serves(2, "the server serves it"))
+        return claims
+
+    def reject_a_bad_one(self) -> list[Claim]:
+        """A job that prunes far too much fails its gate; the release does not move."""
+        self._apply("job-too-much.yaml")
+        status = self.watch_job(TOO_MUCH)["status"]
+        failed = [check for check in status.get("checks", []) if check["verdict"] == "Fail"]
+        why = failed[0]["message"] if failed else "no check failed"
+        described = self.kube.run("describe", JOB, TOO_MUCH)
+        self.tell(f"$ kubectl describe compressionjob {TOO_MUCH}")
+        for line in _part(described, "Checks:", 12):
+            self.tell(f"  {line}")
+        release = self.kube.get(RELEASES, RELEASE)
+        return [
+            Claim("the gate rejects it", status.get("verdict") == "Fail", str(status.get("phase"))),
+            Claim("kubectl describe says why", _says(described, why), why),
+            _points_at(release, 2, "the release still points at the good revision"),
+            self._serves(2, "the server still serves it"),
+        ]
+
+    def roll_back(self) -> list[Claim]:
+        """The current revision fails on new data; the last good one serves again."""
+        self._apply("reevaluate.yaml")
+        release = self.kube.wait(RELEASES, RELEASE, _reevaluated, seconds=JOB_SECONDS, pause=0.2)
+        status = release["status"]
+        reevaluation = status["reevaluation"]
+        for check in reevaluation.get("checks", []):
+            self.tell(f"  {check['verdict']}: {check['message']}")
+        self.tell(f"  {condition(release, 'RolledBack').get('message', '')}")
+        took = self._seconds_from_report_to_rollback(status)
+        rejected = [r for r in status.get("rejected", []) if r["revision"] == 2]
+        events = self.kube.run("get", "events", "--field-selector", f"involvedObject.name={RELEASE}", "-o", "wide")
+        return [
+            Claim("the re-evaluation fails", reevaluation["verdict"] == "Fail", str(reevaluation.get("message"))),
+            _points_at(release, 1, "the release is back at the last good revision"),
+            Claim("that took at most 10 seconds from the report", took is not None and took <= 10, f"{took} s"),
+            Claim("the failed artifact is remembered", len(rejected) == 1, str([r["reason"] for r in rejected])),
+            Claim("an Event says so", "RolledBack" in events, "RolledBack" if "RolledBack" in events else events),
+            self._serves(1, "the server serves the old model again"),
+        ]
+
+    def read_metrics(self, prometheus: Prometheus) -> list[Claim]:
+        """What happened stands in Prometheus."""
+        namespace = f'namespace="{self.kube.namespace}"'
+        claims = []
+        for text, query, wanted in (
+            ("Prometheus counts the passed verdict", f'plimsoll_verdicts_total{{{namespace},verdict="Pass"}}', 1),
+            ("Prometheus counts the failed verdicts", f'plimsoll_verdicts_total{{{namespace},verdict="Fail"}}', 1),
+            ("Prometheus counts the rollback", f"plimsoll_rollbacks_total{{{namespace}}}", 1),
+        ):
+            try:
+                total = prometheus.wait(f"sum({query})", wanted)
+                claims.append(Claim(text, holds=True, observed=f"{query} = {total:g}"))
+            except NotSoError as error:
+                claims.append(Claim(text, holds=False, observed=str(error)))
+        return claims
+
+    # --- what the steps share --------------------------------------------------------------------------------------
+
+    def watch_job(self, name: str) -> Object:
+        """Tell a job's progress as it happens; return the job when it has ended."""
+        told = ""
+
+        def ended(job: Object) -> bool:
+            nonlocal told
+            status = job.get("status", {})
+            progress = status.get("progress", {})
+            line = f"  {status.get('phase', 'Pending'):<11} {progress.get('percent', 0):>3}%  "
+            line += " ".join(filter(None, (progress.get("stage", ""), progress.get("message", ""))))
+            if line != told:
+                self.tell(line)
+                told = line
+            return any(condition(job, kind).get("status") == "True" for kind in ("Complete", "Failed"))
+
+        return self.kube.wait(JOB, name, ended, seconds=JOB_SECONDS)
+
+    def _apply(self, *names: str) -> None:
+        self.tell("$ kubectl apply " + " ".join(f"-f examples/digits/{name}" for name in names))
+        self.kube.apply(*(EXAMPLE / name for name in names))
+
+    def _restricted_namespace(self, name: str) -> None:
+        if not self.kube.get("namespace", name):
+            self.cluster.kubectl("create", "namespace", name)
+        enforce = "pod-security.kubernetes.io/enforce=restricted"
+        self.cluster.kubectl("label", "--overwrite", "namespace", name, enforce)
+
+    def _release_at(self, revision: int) -> Object:
+        def there(release: Object) -> bool:
+            return bool(release.get("status", {}).get("currentRevision") == revision)
+
+        try:
+            return self.kube.wait(RELEASES, RELEASE, there, seconds=20)
+        except NotSoError:
+            return self.kube.get(RELEASES, RELEASE)
+
+    def _serves(self, revision: int, text: str) -> Claim:
+        """Ask the server over HTTP, until it serves the revision with the digest that the revision has."""
+        digest = self.kube.get(REVISIONS, f"{RELEASE}-{revision}").get("spec", {}).get("artifact", {}).get("digest")
+        began = time.monotonic()
+        try:
+            with self.kube.reach(SERVER, 80) as address:
+                answer = ask_until(address, "/", lambda a: a.get("revision") == str(revision), seconds=FOLLOW_SECONDS)
+        except NotSoError as error:
+            return Claim(text, holds=False, observed=str(error))
+        seen = f"revision {answer['revision']}, {answer['digest'][:19]}…, after {time.monotonic() - began:.0f} s"
+        return Claim(text, answer["digest"] == digest, seen)
+
+    def _seconds_from_report_to_rollback(self, status: Object) -> float | None:
+        """Return the time from the end of the pod that printed the report to the rollback (whole seconds)."""
+        pods = self.kube.list("pods", f"plimsoll.dev/release={RELEASE},plimsoll.dev/stage=reevaluate")
+        ends = [
+            state["state"]["terminated"]["finishedAt"]
+            for pod in pods
+            for state in pod["status"].get("containerStatuses", [])
+            if "terminated" in state["state"]
+        ]
+        if not ends or "lastRollbackTime" not in status:
+            return None
+        return (_time(status["lastRollbackTime"]) - _time(max(ends))).total_seconds()
+
+
+def helm(cluster: Cluster, *arguments: str) -> str:
+    """Run helm against the cluster and return what it prints."""
+    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
+    return run(tool("helm"), *arguments, environment=environment)
+
+
+def image_values() -> list[str]:
+    """Return the chart's values for other images than the chart's own, for a cluster that pulls them elsewhere."""
+    values = []
+    for key, variable in (("image", "PLIMSOLL_OPERATOR_IMAGE"), ("jobImage", "PLIMSOLL_JOB_IMAGE")):
+        repository, _, tag = os.environ.get(variable, "").rpartition(":")
+        if repository:
+            values += ["--set", f"{key}.repository={repository}", "--set", f"{key}.tag={tag}"]
+    return values
+
+
+def _ended(job: Object) -> str:
+    kinds = [c["type"] for c in job.get("status", {}).get("conditions", []) if c["status"] == "True"]
+    return next((kind for kind in kinds if kind in ("Complete", "Failed")), "")
+
+
+def _reevaluated(release: Object) -> bool:
+    """Say whether the re-evaluation has a verdict and, where it failed, what follows was decided too."""
+    status = release.get("status", {})
+    verdict = status.get("reevaluation", {}).get("verdict")
+    return bool(verdict) and (verdict != "Fail" or status.get("currentRevision") != 2)
+
+
+def _points_at(release: Object, revision: int, text: str) -> Claim:
+    status = release.get("status", {})
+    seen = f"revision {status.get('currentRevision')}, last good {status.get('lastGoodRevision')}"
+    return Claim(text, status.get("currentRevision") == revision, seen)
+
+
+def _ratio(above: Any, below: Any) -> float:
+    try:
+        return float(above) / float(below)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+
+
+def _says(text: str, sentence: str) -> bool:
+    """Say whether the sentence stands in the text, however kubectl breaks its lines."""
+    return " ".join(sentence.split()) in " ".join(text.split())
+
+
+def _part(text: str, heading: str, lines: int) -> list[str]:
+    """Return some lines of the text from the heading on."""
+    all_lines = text.splitlines()
+    start = next((i for i, line in enumerate(all_lines) if line.strip() == heading), 0)
+    return all_lines[start : start + lines]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
