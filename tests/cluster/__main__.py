@@ -1,14 +1,16 @@
-"""The command: python -m tests.cluster {build,up,down,status,kubeconfig}."""
+"""The command: python -m tests.cluster {build,up,images,down,status,kubeconfig}."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from tests.cluster import binaries, lifecycle
 from tests.cluster.errors import ClusterError
 from tests.cluster.handle import Cluster
 from tests.cluster.progress import say
+from tests.cluster.project_images import PROJECT_IMAGES
 from tests.cluster.settings import Mode, default_name, find_instance
 
 
@@ -31,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
             help="controllers, scheduler and kwok in place of a node",
         )  # fmt: skip
         sub.set_defaults(mode=Mode.NODE)
+        if command == "up":
+            sub.add_argument("--no-images", action="store_true", help="leave the project's images out")
+    commands.add_parser("images", help="make the project's images anew in a cluster that is up, if they changed")
     commands.add_parser("down", help="take a cluster down, leaving nothing but its images on disk")
     commands.add_parser("status", help="say what runs; exit 1 when the API server does not answer")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
@@ -48,13 +53,28 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    cluster = Cluster.up(options.name, mode=options.mode)
+    cluster = Cluster.up(options.name, mode=options.mode, images=not options.no_images)
     say(f"up; export KUBECONFIG={cluster.kubeconfig}; kubectl: {binaries.tool('kubectl')}")
     return 0
 
 
 def _down(options: argparse.Namespace) -> int:
+    if os.environ.get("PLIMSOLL_KUBECONFIG"):
+        say("the cluster of PLIMSOLL_KUBECONFIG is not ours to take down")
+        return 0
     lifecycle.take_down(options.name)
+    return 0
+
+
+def _images(options: argparse.Namespace) -> int:
+    if os.environ.get("PLIMSOLL_KUBECONFIG"):
+        Cluster.up()
+        names = ", ".join(image.name for image in PROJECT_IMAGES)
+        say(f"the cluster of PLIMSOLL_KUBECONFIG answers; it must have or pull {names}")
+        return 0
+    if not lifecycle.answers(options.name):
+        raise ClusterError(f"the cluster {options.name!r} is not up")
+    lifecycle.bring_up(options.name, Mode.NODE, PROJECT_IMAGES)
     return 0
 
 
@@ -72,7 +92,14 @@ def _kubeconfig(options: argparse.Namespace) -> int:
     return 0
 
 
-_COMMANDS = {"build": _build, "up": _up, "down": _down, "status": _status, "kubeconfig": _kubeconfig}
+_COMMANDS = {
+    "build": _build,
+    "up": _up,
+    "images": _images,
+    "down": _down,
+    "status": _status,
+    "kubeconfig": _kubeconfig,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,7 @@ from tests.cluster.api_client import ApiClient
 from tests.cluster.binaries import tool
 from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError
+from tests.cluster.project_images import PROJECT_IMAGES
 from tests.cluster.settings import Mode, default_name
 
 
@@ -26,9 +27,11 @@ class Cluster:
     _host_address: str | None = field(default=None, repr=False)
 
     @classmethod
-    def up(cls, name: str | None = None, *, mode: Mode = Mode.NODE) -> Self:
+    def up(cls, name: str | None = None, *, mode: Mode = Mode.NODE, images: bool = True) -> Self:
         """Bring the instance `name` up to `mode`, or use the cluster that `PLIMSOLL_KUBECONFIG` names.
 
+        A node gets the project's images as the checkout is now, unless `images` is false; a given cluster must have
+        them, by the names in `tests.cluster.project_images`, or be able to pull them.
         Raises ClusterError when it does not come up; then call again, or take it down with the command.
         """
         given = os.environ.get("PLIMSOLL_KUBECONFIG")
@@ -36,7 +39,8 @@ class Cluster:
             return cls._given(Path(given).expanduser())
         chosen = name or default_name()
         there = lifecycle.answers(chosen)
-        instance = lifecycle.bring_up(chosen, mode)
+        wanted = PROJECT_IMAGES if images and mode is Mode.NODE else ()
+        instance = lifecycle.bring_up(chosen, mode, wanted)
         return cls(chosen, instance.kubeconfig, not there, instance.host_address)
 
     @classmethod

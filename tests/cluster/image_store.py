@@ -1,8 +1,8 @@
 """Images written straight into containerd: no registry, no archive, no copy of what is already on the disk.
 
-containerd finds the files of an image by the chain of its layers' digests. Here a layer's digest is made from what goes
-into the layer (its key) rather than from an archive of it, and its files are written into the snapshot of that name. The
-layer's blob is a placeholder: it would be unpacked only if the snapshot were missing.
+containerd finds the files of an image by the chain of its layers' digests. Here a layer's digest is made from what
+goes into the layer (its key) rather than from an archive of it, and its files are written into the snapshot of that
+name. The layer's blob is a placeholder: it would be unpacked only if the snapshot were missing.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ImageStore:
         digests = [_digest(f"plimsoll layer {layer.key}".encode()) for layer in image.layers]
         chains = _chains(digests)
         blobs: dict[str, bytes] = {}
-        config, index = _describe(image, digests, blobs)
-        if self._target(image.name) == _digest(index) and self._has_snapshot(chains[-1]):
+        config, manifest, index = _describe(image, digests, blobs)
+        if self._target(image.name) == manifest and self._has_snapshot(chains[-1]):
             return False
         for layer, chain, below in zip(image.layers, chains, ["", *chains], strict=False):
             if not self._has_snapshot(chain):
@@ -72,19 +72,6 @@ class ImageStore:
         lost = [name for name, target in targets.items() if target not in named]
         if lost:
             self._ctr("images", "rm", "--sync", *lost)
-
-    def mounts(self, image: Image) -> list[Path]:
-        """Return the folders that hold the files of the image's layers, from the bottom."""
-        chains = _chains([_digest(f"plimsoll layer {layer.key}".encode()) for layer in image.layers])
-        view = f"view-{os.getpid()}"
-        self._ctr("snapshots", "view", view, chains[-1])
-        try:
-            mount = self._ctr("snapshots", "mounts", "/unused", view)
-        finally:
-            self._ctr("snapshots", "rm", view)
-        if "lowerdir=" in mount:
-            return [Path(path) for path in reversed(mount.split("lowerdir=")[1].split(",")[0].split()[0].split(":"))]
-        return [Path(next(word for word in mount.split() if word.endswith("/fs")))]
 
     def _ctr(self, *arguments: str, stdin: bytes | None = None) -> str:
         return run("ctr", "-a", self._socket, "-n", "k8s.io", *arguments, stdin=stdin)
@@ -131,8 +118,8 @@ def _chains(digests: Sequence[str]) -> list[str]:
     return chains
 
 
-def _describe(image: Image, digests: Sequence[str], blobs: dict[str, bytes]) -> tuple[str, bytes]:
-    """Put the image's blobs into `blobs`; return the digest of its configuration, and its index."""
+def _describe(image: Image, digests: Sequence[str], blobs: dict[str, bytes]) -> tuple[str, str, bytes]:
+    """Put the image's blobs into `blobs`; return the digests of its configuration and manifest, and its index."""
 
     def put(kind: str, content: bytes, **extra: object) -> dict[str, object]:
         blobs[_digest(content)] = content
@@ -151,7 +138,8 @@ def _describe(image: Image, digests: Sequence[str], blobs: dict[str, bytes]) -> 
     }
     name = {"io.containerd.image.name": image.name}
     described = put("manifest.v1+json", encode(manifest), platform=platform, annotations=name)
-    return _digest(config), encode({"schemaVersion": 2, "manifests": [described]})
+    index = encode({"schemaVersion": 2, "manifests": [described]})
+    return _digest(config), str(described["digest"]), index
 
 
 def _architecture() -> str:

@@ -5,17 +5,33 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 
-from tests.cluster import addons, binaries, certificates, control_plane, images, network, node, processes, runtime
+from tests.cluster import (
+    addons,
+    binaries,
+    certificates,
+    control_plane,
+    images,
+    machine,
+    network,
+    node,
+    processes,
+    runtime,
+)
 from tests.cluster.api_client import ApiClient
 from tests.cluster.errors import ClusterError
 from tests.cluster.locks import exclusive
 from tests.cluster.progress import say
+from tests.cluster.project_images import ProjectImage
 from tests.cluster.settings import Instance, Mode, claim_instance, find_instance
 
 
-def bring_up(name: str, mode: Mode) -> Instance:
-    """Bring the instance `name` up to at least `mode`; what runs already is left as it is."""
+def bring_up(name: str, mode: Mode, wanted_images: Iterable[ProjectImage] = ()) -> Instance:
+    """Bring the instance `name` up to at least `mode`; what runs already is left as it is.
+
+    A node gets the wanted images as the checkout is now, also when it was up before.
+    """
     if os.geteuid() != 0:
         raise ClusterError(
             "a cluster of one's own needs root (network namespaces); name another one in PLIMSOLL_KUBECONFIG"
@@ -27,6 +43,8 @@ def bring_up(name: str, mode: Mode) -> Instance:
         network.create(instance)
         certificates.create(instance)
         if mode is Mode.NODE:
+            with exclusive("slots"):
+                machine.remember()
             runtime.start(instance)
         control_plane.start_api(instance)
         if mode >= Mode.FAKE_NODES:
@@ -36,6 +54,7 @@ def bring_up(name: str, mode: Mode) -> Instance:
             addons.make_volumes(instance)
             addons.apply(instance)
             node.start(instance)
+            images.ensure_project(instance, wanted_images)
     return instance
 
 

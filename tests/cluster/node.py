@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from functools import partial
 from pathlib import Path
 
-from tests.cluster import cgroups, kernel_settings, processes, runtime
+from tests.cluster import cgroups, machine, processes, runtime
 from tests.cluster.api_client import ApiClient
 from tests.cluster.binaries import tool
 from tests.cluster.control_plane import answers
@@ -16,7 +15,7 @@ from tests.cluster.locks import exclusive
 from tests.cluster.progress import say
 from tests.cluster.settings import NODE_NAME, Instance
 
-_LEGACY_LOG_LINKS = Path("/var/log/containers")
+_LOG_LINKS = Path("/var/log/containers")
 
 
 def start(instance: Instance) -> None:
@@ -24,8 +23,6 @@ def start(instance: Instance) -> None:
     client = ApiClient(instance.kubeconfig)
     if not processes.running(instance, "kubelet"):
         cgroups.create(instance)
-        with exclusive("slots"):
-            kernel_settings.remember()
         instance.pod_logs.mkdir(parents=True, exist_ok=True)
         instance.kubelet.mkdir(parents=True, exist_ok=True)
     config = instance.runtime / "kubelet.json"
@@ -57,15 +54,13 @@ def stop(instance: Instance) -> None:
     runtime.unmount_below(instance.kubelet)
     cgroups.remove(instance)
     with exclusive("slots"):
-        kernel_settings.restore(instance)
+        machine.restore(instance)
     for folder in (instance.kubelet, instance.pod_logs):
         shutil.rmtree(folder, ignore_errors=True)
-    if _LEGACY_LOG_LINKS.is_dir():
-        for link in _LEGACY_LOG_LINKS.iterdir():
+    if _LOG_LINKS.is_dir():
+        for link in _LOG_LINKS.iterdir():
             if link.is_symlink() and link.readlink().is_relative_to(instance.pod_logs):
                 link.unlink()
-        with contextlib.suppress(OSError):  # other links are there
-            _LEGACY_LOG_LINKS.rmdir()
 
 
 def _node_ready(client: ApiClient) -> bool:
