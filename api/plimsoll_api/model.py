@@ -5,19 +5,59 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from plimsoll_api.rules import VALIDATIONS, Rule, cel_text, to_camel
+
+#: The validation context that leaves the rules of models to the caller, who collects them all.
+STRUCTURE_ONLY = {"plimsoll": "structure only"}
 
 
 class Model(BaseModel):
-    """An immutable value that refuses unknown fields and is camelCase on the wire."""
+    """An immutable value that refuses unknown fields, keeps its rules and is camelCase on the wire."""
+
+    #: Claims about several fields; the CRD carries the same in CEL.
+    rules: ClassVar[tuple[Rule, ...]] = ()
 
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid", frozen=True
     )
+
+    @model_validator(mode="after")
+    def _keep_rules(self, info: ValidationInfo) -> Self:
+        if info.context is STRUCTURE_ONLY:
+            return self
+        broken = [f"{field}: {sentence}" if field else sentence for field, sentence in self.broken_rules()]
+        if broken:
+            raise PydanticCustomError("rules", "{sentences}", {"sentences": "; ".join(broken)})
+        return self
+
+    def broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, sentence) of every rule of this very model that does not hold; the field is camelCase."""
+        for rule in self.rules:
+            if not rule.holds(self):
+                yield rule.field, rule.message
+        for name, keys in _unique_lists(type(self)).items():
+            seen: list[Any] = []
+            for index, item in enumerate(getattr(self, name)):
+                key = [getattr(item, key) for key in keys] or item
+                if key in seen:
+                    shown = ", ".join(str(part) for part in key) if keys else item
+                    yield f"{to_camel(name)}[{index}]", f"must be unique in the list, got {shown} again"
+                seen.append(key)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Add the rules to the schema."""
+        own = handler(schema)
+        if cls.rules:
+            handler.resolve_ref_schema(own)[VALIDATIONS] = [rule.to_schema() for rule in cls.rules]
+        return own
 
     def to_wire(self) -> dict[str, Any]:
         """Return the value as JSON types, camelCase, without the fields that are unset."""
@@ -32,6 +72,17 @@ class Model(BaseModel):
         return digest_of(self.canonical_json())
 
 
+@cache
+def _unique_lists(model: type[Model]) -> dict[str, list[str]]:
+    """Return the lists of a model whose items must differ, with the items' key fields (none: the items themselves)."""
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return {
+        name: [str(key) for key in cast(list[str], extra.get("x-kubernetes-list-map-keys", []))]
+        for name, extra in extras.items()
+        if isinstance(extra, dict) and extra.get("x-kubernetes-list-type") in ("set", "map")
+    }
+
+
 def canonical_json(value: Any) -> bytes:
     """Return the one JSON form of JSON types: sorted keys, no spaces, UTF-8; NaN is refused."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -40,6 +91,9 @@ def canonical_json(value: Any) -> bytes:
 def digest_of(content: bytes) -> str:
     """Return `sha256:` and the hexadecimal digest of the content."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+MAX_TEXT_LENGTH = 24
 
 
 class _Text(str):
@@ -53,27 +107,32 @@ class _Text(str):
     expected: ClassVar[str]
 
     def __new__(cls, text: str | int) -> Self:
-        if not re.fullmatch(cls.pattern, str(text)):
+        if len(str(text)) > MAX_TEXT_LENGTH or not re.fullmatch(cls.pattern, str(text), re.ASCII):
             raise ValueError(f"expected {cls.expected}, got {text!r}")
         return super().__new__(cls, text)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def parse(value: Any) -> Self:
-            integer = isinstance(value, int) and not isinstance(value, bool)
-            if not (isinstance(value, str) or (integer and cls.takes_integers)):
-                raise ValueError(f"expected {cls.expected}, got {value!r}; quote it as a string")
-            return cls(value)
+    def _parse(cls, value: Any) -> Self:
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        if not (isinstance(value, str) or (integer and cls.takes_integers)):
+            raise ValueError(f"expected {cls.expected}, got {value!r}; write it as a string, in quotes")
+        return cls(value)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Parse, and write as a plain string."""
         return core_schema.no_info_plain_validator_function(
-            parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+            cls._parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        if cls.takes_integers:
-            return {"x-kubernetes-int-or-string": True, "pattern": f"^({cls.pattern})$", "maxLength": 24}
-        return {"type": "string", "pattern": f"^({cls.pattern})$", "maxLength": 24}
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the grammar, with a rule whose message the API server shows beside the regular expression."""
+        pattern = f"^({cls.pattern})$"
+        text = "(type(self) == int ? string(self) : self)" if cls.takes_integers else "self"
+        rule = {"rule": f"{text}.matches({cel_text(pattern)})", "message": f"expected {cls.expected}"}
+        kind = {"x-kubernetes-int-or-string": True} if cls.takes_integers else {"type": "string"}
+        return kind | {"pattern": pattern, "maxLength": MAX_TEXT_LENGTH, VALIDATIONS: [rule]}
 
 
 class Fraction(_Text):
@@ -113,3 +172,11 @@ class Duration(_Text):
         """The duration in seconds."""
         number, unit = re.fullmatch(r"([0-9.]+)([a-z]+)", self).groups()  # type: ignore[union-attr]
         return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}[unit]
+
+
+class Quantity(_Text):
+    """An amount of a compute resource as in a pod, such as "500m", "2" or "1Gi"."""
+
+    pattern = r"[0-9]{1,15}(\.[0-9]{0,9})?(m|u|n|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][0-9]{1,2})?"
+    takes_integers = True
+    expected = 'a quantity that is not negative, such as "500m", "2" or "1Gi"'

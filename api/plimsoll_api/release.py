@@ -8,6 +8,7 @@ from pydantic import Field
 
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import Model
+from plimsoll_api.rules import Pattern, Rule
 from plimsoll_api.spec import (
     Digest,
     EvaluationData,
@@ -26,9 +27,14 @@ from plimsoll_api.verdict import Check, Verdict
 class Reevaluation(Model):
     """A wish to measure the current revision again; each new value is carried out once."""
 
-    id: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] = (
-        Field(description="A name of this wish; a new one asks again.")
-    )
+    id: Annotated[
+        str,
+        Pattern(
+            r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
+            "a name of letters, digits, -, _ and . that begins and ends with a letter or digit",
+            63,
+        ),
+    ] = Field(description="A name of this wish; a new one asks again.")
     data: EvaluationData | None = Field(
         default=None, description="The data to measure on; that of the revision's job when unset."
     )
@@ -122,6 +128,15 @@ class RevisionSource(Model):
 
 class ModelRevisionSpec(Model):
     """One immutable, numbered artifact that may serve, with all that a re-evaluation needs."""
+
+    rules = (
+        Rule(
+            cel="self == oldSelf",
+            holds=lambda spec: True,
+            message="is immutable: a ModelRevision never changes, a new model is a new revision",
+            reason="FieldValueForbidden",
+        ),
+    )
 
     release: Name = Field(description="The ModelRelease that it belongs to.")
     revision: int = Field(ge=1, description="Its number.")

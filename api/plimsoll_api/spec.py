@@ -1,361 +1,147 @@
-"""The spec of a CompressionJob: what a person asks for."""
+"""The spec of a CompressionJob: what a person asks for. Its parts are at home in the modules imported here."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any
-
 from pydantic import Field
 
-from plimsoll_api.model import Decimal, Duration, Fraction, Model
+from plimsoll_api.gates import BOUND_NAMES, TIMED, EvaluationSettings, Gate, LatencyMeasurement, Metric
+from plimsoll_api.model import Model
+from plimsoll_api.rules import Rule, to_camel
+from plimsoll_api.runtime import Resources, Runtime, Toleration
+from plimsoll_api.sources import (
+    Architecture,
+    CalibrationData,
+    Data,
+    DataSource,
+    EvaluationData,
+    ModelSource,
+    Output,
+    ReleaseRef,
+    Slice,
+    Task,
+)
+from plimsoll_api.steps import (
+    Distill,
+    DistillLoss,
+    Granularity,
+    LabelsLoss,
+    LogitsLoss,
+    Prune,
+    PruneCriterion,
+    Quantize,
+    QuantizeScheme,
+    Step,
+)
+from plimsoll_api.values import ColumnName, Digest, Name, Uri, list_of
 
-#: Where an object lies: a path in a mounted claim. Reached through fsspec; further schemes come with their features.
-Uri = Annotated[
-    str,
-    Field(pattern=r"^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(/[A-Za-z0-9._=@+-]+)*$", max_length=1024),
+__all__ = [
+    "Architecture",
+    "CalibrationData",
+    "ColumnName",
+    "CompressionJobSpec",
+    "Data",
+    "DataSource",
+    "Digest",
+    "Distill",
+    "DistillLoss",
+    "EvaluationData",
+    "EvaluationSettings",
+    "Gate",
+    "Granularity",
+    "LabelsLoss",
+    "LatencyMeasurement",
+    "LogitsLoss",
+    "Metric",
+    "ModelSource",
+    "Name",
+    "Output",
+    "Prune",
+    "PruneCriterion",
+    "Quantize",
+    "QuantizeScheme",
+    "ReleaseRef",
+    "Resources",
+    "Runtime",
+    "Slice",
+    "Step",
+    "Task",
+    "Toleration",
+    "Uri",
+    "list_of",
 ]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", max_length=63)]
-ColumnName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 
 
-def list_of(kind: str, *keys: str) -> dict[str, Any]:
-    """Return the schema keywords that tell server-side apply how a list merges."""
-    return {"x-kubernetes-list-type": kind} | ({"x-kubernetes-list-map-keys": list(keys)} if keys else {})
+def _has_step(spec: CompressionJobSpec, technique: str) -> bool:
+    return any(getattr(step, technique) is not None for step in spec.steps)
 
 
-class Task(StrEnum):
-    """What the model does, which decides the metrics."""
-
-    IMAGE_CLASSIFICATION = "ImageClassification"
-    TABULAR_CLASSIFICATION = "TabularClassification"
+def _needs_calibration(step: Step) -> bool:
+    return step.quantize is not None or (step.prune is not None and step.prune.criterion == PruneCriterion.ACTIVATION)
 
 
-class Architecture(Model):
-    """How the model's module is built before its weights are loaded; exactly one way."""
-
-    factory: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
-            max_length=256,
-            description="A function of the job image, written module:function, that takes no argument and returns "
-            "the torch module. It is code of the image, never code that comes with the weights.",
-        ),
+def _gate_keys(spec: CompressionJobSpec) -> list[tuple[str, str, int | None]]:
+    """Return what tells each gate apart: metric, bound and the batch size that it means."""
+    first = spec.evaluation.latency.batch_sizes[0]
+    return [
+        (gate.metric, gate.bound_name, (gate.batch_size or first) if gate.metric in TIMED else None)
+        for gate in spec.gates
     ]
 
 
-class ModelSource(Model):
-    """The model as given: its weights and how its module is built."""
-
-    uri: Uri = Field(description="The weights: a .safetensors file, or a directory that holds model.safetensors.")
-    digest: Digest | None = Field(
-        default=None,
-        description="sha256 of the weights file. Verified before anything runs when given, recorded always.",
-    )
-    architecture: Architecture = Field(description="How the module is built.")
-
-
-class DataSource(Model):
-    """One data set: a .npz or .parquet file."""
-
-    uri: Uri = Field(description="The file; its ending tells the format: .npz or .parquet.")
-    inputs: list[ColumnName] = Field(
-        default=["inputs"],
-        min_length=1,
-        max_length=1024,
-        description="The arrays or columns that are the model's input. One name: an array of any shape, or a column "
-        "of (fixed-shape) lists. Several names: numeric columns, stacked in this order.",
-        json_schema_extra=list_of("atomic"),
-    )
-    labels: ColumnName = Field(default="labels", description="The array or column of integer class labels from 0.")
-
-
-class CalibrationData(DataSource):
-    """Data for statistics of activations: pruning criteria and quantization ranges."""
-
-    samples: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Use this many samples, drawn by the seed without replacement; all when unset.",
-    )
-
-
-class Slice(Model):
-    """A part of the evaluation data that is measured on its own."""
-
-    column: ColumnName = Field(
-        description="An array or column of the evaluation data; each of its values is one slice."
-    )
-
-
-class EvaluationData(DataSource):
-    """Data that the verdict rests on. Only the evaluation pod mounts it."""
-
-    slices: list[Slice] = Field(
-        default=[],
-        max_length=16,
-        description="Columns by whose values the metrics are also reported.",
-        json_schema_extra=list_of("map", "column"),
-    )
-
-
-class Data(Model):
-    """The data of a job: each part is mounted only where it is used."""
-
-    train: DataSource | None = Field(default=None, description="Training data. Required by distill steps.")
-    calibration: CalibrationData | None = Field(
-        default=None, description="Calibration data. Required by activation pruning and static quantization."
-    )
-    evaluation: EvaluationData = Field(description="Evaluation data, held out from the two others.")
-
-
-class PruneCriterion(StrEnum):
-    """What makes a weight or a channel unimportant."""
-
-    MAGNITUDE = "Magnitude"
-    ACTIVATION = "Activation"
-
-
-class Granularity(StrEnum):
-    """What is taken away: whole channels and neurons, or single weights."""
-
-    STRUCTURED = "Structured"
-    UNSTRUCTURED = "Unstructured"
-
-
-class Prune(Model):
-    """Take away the least important part of the model."""
-
-    criterion: PruneCriterion = Field(
-        description="Magnitude: the norm of the weights. Activation: mean absolute activation over all calibration "
-        "batches; needs data.calibration and granularity Structured."
-    )
-    granularity: Granularity = Field(
-        default=Granularity.STRUCTURED,
-        description="Structured deletes channels and neurons, so the model gets smaller and faster. Unstructured "
-        "sets weights to zero: the file and the latency stay as they are.",
-    )
-    amount: Fraction = Field(description="The share of the model's parameters to take away, above 0 and below 1.")
-
-
-class LogitsLoss(Model):
-    """Match the baseline's softened class probabilities (Hinton et al. 2015, arXiv 1503.02531)."""
-
-    temperature: Decimal = Field(default=Decimal("4"), description="Softens both distributions; above 0, at most 100.")
-    weight: Fraction | None = Field(
-        default=None, description="Share of the total loss; what the other loss leaves when unset."
-    )
-
-
-class LabelsLoss(Model):
-    """Cross-entropy with the training data's labels."""
-
-    weight: Fraction | None = Field(
-        default=None, description="Share of the total loss; what the other loss leaves when unset."
-    )
-
-
-class DistillLoss(Model):
-    """One term of the distillation loss; exactly one member."""
-
-    logits: LogitsLoss | None = Field(default=None, description="Match the baseline's softened class probabilities.")
-    labels: LabelsLoss | None = Field(default=None, description="Cross-entropy with the training data's labels.")
-
-
-class Distill(Model):
-    """Train the compressed model to answer as the baseline does; also the recovery after pruning."""
-
-    epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
-    losses: list[DistillLoss] = Field(
-        default=[DistillLoss(logits=LogitsLoss())],
-        min_length=1,
-        max_length=2,
-        description="The terms of the loss, each at most once; their weights sum to 1.",
-        json_schema_extra=list_of("atomic"),
-    )
-    learning_rate: Decimal = Field(
-        default=Decimal("0.001"),
-        description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1.",
-    )
-    batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of one optimizer step.")
-
-
-class QuantizeScheme(StrEnum):
-    """The number format of weights and activations."""
-
-    INT8_STATIC = "Int8Static"
-
-
-class Quantize(Model):
-    """Store and compute in a smaller number format."""
-
-    scheme: QuantizeScheme = Field(
-        description="Int8Static: ONNX Runtime static quantization in QDQ form, weights per channel, activation ranges "
-        "from data.calibration."
-    )
-
-
-class Step(Model):
-    """One use of a technique; exactly one member."""
-
-    prune: Prune | None = Field(default=None, description="Take away the least important part.")
-    distill: Distill | None = Field(default=None, description="Train to answer as the baseline does.")
-    quantize: Quantize | None = Field(default=None, description="Use a smaller number format; the last step.")
-
-
-class LatencyMeasurement(Model):
-    """How latency and throughput are measured."""
-
-    batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
-        default=[1, 32],
-        min_length=1,
-        max_length=8,
-        description="Batch sizes to measure.",
-        json_schema_extra=list_of("set"),
-    )
-    threads: int = Field(default=1, ge=1, le=256, description="Threads of the runtime, pinned.")
-    rounds: int = Field(
-        default=40,
-        ge=8,
-        le=10_000,
-        description="Interleaved rounds of baseline and candidate; the intervals come from them.",
-    )
-
-
-class EvaluationSettings(Model):
-    """How the artifact is measured against the baseline."""
-
-    latency: LatencyMeasurement = Field(
-        default=LatencyMeasurement(), description="How latency and throughput are measured."
-    )
-
-
-class Metric(StrEnum):
-    """What a gate can limit."""
-
-    ACCURACY = "accuracy"
-    MACRO_F1 = "macroF1"
-    SIZE = "size"
-    PARAMETERS = "parameters"
-    MACS = "macs"
-    LATENCY_P50 = "latencyP50"
-    LATENCY_P95 = "latencyP95"
-    LATENCY_P99 = "latencyP99"
-    THROUGHPUT = "throughput"
-
-
-class Gate(Model):
-    """One limit that the candidate must keep; exactly one bound, of a kind that fits the metric."""
-
-    metric: Metric = Field(description="What is limited.")
-    max_regression: Fraction | None = Field(
-        default=None,
-        description="For accuracy and macroF1: the largest loss against the baseline, in absolute points. For accuracy "
-        "it holds at the stated confidence: paired non-inferiority, and too few samples are Inconclusive.",
-    )
-    confidence: Fraction | None = Field(
-        default=None,
-        description="For accuracy with maxRegression: one-sided confidence, from 50% to below 100%; 95% when unset.",
-    )
-    min: Fraction | None = Field(
-        default=None, description="For accuracy and macroF1: the candidate's own value must reach this."
-    )
-    min_reduction: Fraction | None = Field(
-        default=None,
-        description="For size, parameters and macs: the candidate must be smaller by at least this share.",
-    )
-    max_ratio: Decimal | None = Field(
-        default=None,
-        description="For size, parameters, macs and latency: candidate over baseline may be at most this.",
-    )
-    min_ratio: Decimal | None = Field(
-        default=None, description="For throughput: candidate over baseline must be at least this."
-    )
-    max: Duration | None = Field(
-        default=None, description="For latency: the candidate's own value may be at most this."
-    )
-    batch_size: int | None = Field(
-        default=None,
-        ge=1,
-        le=4096,
-        description="For latency and throughput: the batch size, one of evaluation.latency.batchSizes; the first of "
-        "them when unset.",
-    )
-
-
-class Output(Model):
-    """Where artifacts and reports are written."""
-
-    uri: Uri = Field(description="The store: artifacts/, reports/ and work/ are made below it.")
-
-
-class ReleaseRef(Model):
-    """A ModelRelease in the same namespace."""
-
-    name: Name = Field(description="Its name. It may be made later: the job then waits for it.")
-
-
-QuantityText = Annotated[str | int, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
-
-
-class Resources(Model):
-    """Compute resources of the container, as in a pod."""
-
-    requests: dict[str, QuantityText] = Field(
-        default={}, max_length=16, description="What is reserved, by resource name."
-    )
-    limits: dict[str, QuantityText] = Field(
-        default={},
-        max_length=16,
-        description="What may be used, by resource name. nvidia.com/gpu: 1 makes the step run on the GPU.",
-    )
-
-
-class Toleration(Model):
-    """A taint that the pod tolerates, as in a pod."""
-
-    key: str | None = Field(default=None, max_length=316, description="The taint's key.")
-    operator: Annotated[str, Field(pattern="^(Exists|Equal)$")] | None = Field(
-        default=None, description="Exists or Equal."
-    )
-    value: str | None = Field(default=None, max_length=63, description="The taint's value.")
-    effect: Annotated[str, Field(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = Field(
-        default=None, description="NoSchedule, PreferNoSchedule or NoExecute; every effect when unset."
-    )
-    toleration_seconds: int | None = Field(default=None, description="How long a NoExecute taint is tolerated.")
-
-
-class Runtime(Model):
-    """Where and with what a pod runs."""
-
-    image: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=512,
-        description="The job image, ours or one built on it; the operator's default when unset.",
-    )
-    resources: Resources = Field(default=Resources(), description="Compute resources.")
-    node_selector: dict[str, Annotated[str, Field(max_length=63)]] = Field(
-        default={}, max_length=32, description="Labels that the node must have."
-    )
-    tolerations: list[Toleration] = Field(
-        default=[],
-        max_length=32,
-        description="Taints that the pods tolerate.",
-        json_schema_extra=list_of("atomic"),
-    )
-    priority_class_name: str | None = Field(default=None, max_length=253, description="The pods' priority.")
-    service_account_name: str | None = Field(
-        default=None,
-        max_length=253,
-        description="The pods' service account; no token of it is mounted.",
-    )
+def _cel_same_gate(one: str, other: str) -> str:
+    """Return CEL that is true for two gates of one metric, bound and batch size."""
+    first = "self.evaluation.latency.batchSizes[0]"
+    size = f"(has({{0}}.batchSize) ? {{0}}.batchSize : {first})"
+    bounds = [f"has({one}.{to_camel(name)}) == has({other}.{to_camel(name)})" for name in BOUND_NAMES]
+    return " && ".join([f"{one}.metric == {other}.metric", *bounds, f"{size.format(one)} == {size.format(other)}"])
 
 
 class CompressionJobSpec(Model):
     """One request to compress one model. Immutable once started, but for suspend and ttlSecondsAfterFinished."""
+
+    rules = (
+        Rule(
+            cel="!self.steps.exists(s, has(s.distill)) || has(self.data.train)",
+            holds=lambda spec: not _has_step(spec, "distill") or spec.data.train is not None,
+            message="is required by a distill step",
+            field="data.train",
+            reason="FieldValueRequired",
+        ),
+        Rule(
+            cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion == 'Activation')) || "
+            "has(self.data.calibration)",
+            holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
+            message="is required by prune with criterion Activation and by quantize with scheme Int8Static",
+            field="data.calibration",
+            reason="FieldValueRequired",
+        ),
+        Rule(
+            cel="self.steps.filter(s, has(s.quantize)).size() <= 1",
+            holds=lambda spec: sum(step.quantize is not None for step in spec.steps) <= 1,
+            message="must hold at most one quantize step",
+            field="steps",
+        ),
+        Rule(
+            cel="!self.steps.exists(s, has(s.quantize)) || has(self.steps[size(self.steps) - 1].quantize)",
+            holds=lambda spec: not _has_step(spec, "quantize") or spec.steps[-1].quantize is not None,
+            message="quantize must be the last step: integer weights can neither be pruned nor trained any more",
+            field="steps",
+        ),
+        Rule(
+            cel=f"self.gates.all(g, self.gates.filter(h, {_cel_same_gate('g', 'h')}).size() == 1)",
+            holds=lambda spec: len(set(_gate_keys(spec))) == len(spec.gates),
+            message="must not limit the same metric twice by the same bound at the same batch size",
+            field="gates",
+        ),
+        Rule(
+            cel="self.gates.all(g, !has(g.batchSize) || g.batchSize in self.evaluation.latency.batchSizes)",
+            holds=lambda spec: all(
+                gate.batch_size is None or gate.batch_size in spec.evaluation.latency.batch_sizes for gate in spec.gates
+            ),
+            message="batchSize must be one of evaluation.latency.batchSizes: nothing else is measured",
+            field="gates",
+        ),
+    )
 
     model: ModelSource = Field(description="The model as given.")
     task: Task = Field(description="What the model does.")

@@ -1,0 +1,157 @@
+"""How the artifact is measured, and the limits that it must keep."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from plimsoll_api.model import Decimal, Duration, Fraction, Model
+from plimsoll_api.rules import Rule, Within, exactly_one_of, to_camel
+from plimsoll_api.values import list_of
+
+
+class LatencyMeasurement(Model):
+    """How latency and throughput are measured."""
+
+    batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default=[1, 32],
+        min_length=1,
+        max_length=8,
+        description="Batch sizes to measure.",
+        json_schema_extra=list_of("set"),
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="Threads of the runtime, pinned.")
+    rounds: int = Field(
+        default=40,
+        ge=8,
+        le=10_000,
+        description="Interleaved rounds of baseline and candidate; the intervals come from them.",
+    )
+
+
+class EvaluationSettings(Model):
+    """How the artifact is measured against the baseline."""
+
+    latency: LatencyMeasurement = Field(
+        default=LatencyMeasurement(), description="How latency and throughput are measured."
+    )
+
+
+class Metric(StrEnum):
+    """What a gate can limit."""
+
+    ACCURACY = "accuracy"
+    MACRO_F1 = "macroF1"
+    SIZE = "size"
+    PARAMETERS = "parameters"
+    MACS = "macs"
+    LATENCY_P50 = "latencyP50"
+    LATENCY_P95 = "latencyP95"
+    LATENCY_P99 = "latencyP99"
+    THROUGHPUT = "throughput"
+
+
+_ACCURACY = (Metric.ACCURACY, Metric.MACRO_F1)
+_SIZES = (Metric.SIZE, Metric.PARAMETERS, Metric.MACS)
+_LATENCIES = (Metric.LATENCY_P50, Metric.LATENCY_P95, Metric.LATENCY_P99)
+TIMED = (*_LATENCIES, Metric.THROUGHPUT)
+
+#: The bounds (snake_case) that fit each kind of metric.
+BOUNDS: dict[tuple[Metric, ...], tuple[str, ...]] = {
+    _ACCURACY: ("max_regression", "min"),
+    _SIZES: ("min_reduction", "max_ratio"),
+    _LATENCIES: ("max_ratio", "max"),
+    (Metric.THROUGHPUT,): ("min_ratio",),
+}
+BOUND_NAMES = ("max_regression", "min", "min_reduction", "max_ratio", "min_ratio", "max")
+
+
+def _cel_list(metrics: tuple[Metric, ...]) -> str:
+    return "[" + ", ".join(f"'{metric}'" for metric in metrics) + "]"
+
+
+def _bounds_that_fit(metrics: tuple[Metric, ...], fitting: tuple[str, ...]) -> Rule:
+    others = [name for name in BOUND_NAMES if name not in fitting]
+    return Rule(
+        cel=f"!(self.metric in {_cel_list(metrics)}) || !("
+        + " || ".join(f"has(self.{to_camel(name)})" for name in others)
+        + ")",
+        holds=lambda gate: gate.metric not in metrics or all(getattr(gate, name) is None for name in others),
+        message=f"{', '.join(metrics)} can be limited by {' or '.join(to_camel(name) for name in fitting)} only",
+        field="metric",
+    )
+
+
+class Gate(Model):
+    """One limit that the candidate must keep; exactly one bound, of a kind that fits the metric."""
+
+    rules = (
+        exactly_one_of(*BOUND_NAMES, subject="a gate"),
+        *(_bounds_that_fit(metrics, fitting) for metrics, fitting in BOUNDS.items()),
+        Rule(
+            cel="!has(self.confidence) || (self.metric == 'accuracy' && has(self.maxRegression))",
+            holds=lambda gate: (
+                gate.confidence is None or (gate.metric == Metric.ACCURACY and gate.max_regression is not None)
+            ),
+            message="goes with metric accuracy and maxRegression only",
+            field="confidence",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel=f"!has(self.batchSize) || self.metric in {_cel_list(TIMED)}",
+            holds=lambda gate: gate.batch_size is None or gate.metric in TIMED,
+            message="goes with latency and throughput only",
+            field="batchSize",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel="!has(self.max) || self.max.matches('[1-9]')",
+            holds=lambda gate: gate.max is None or gate.max.seconds > 0,
+            message="must be longer than 0",
+            field="max",
+        ),
+    )
+
+    metric: Metric = Field(description="What is limited.")
+    max_regression: Fraction | None = Field(
+        default=None,
+        description="For accuracy and macroF1: the largest loss against the baseline, in absolute points. For accuracy "
+        "it holds at the stated confidence: paired non-inferiority, and too few samples are Inconclusive.",
+    )
+    confidence: Annotated[Fraction, Within("from 50% to below 100%", at_least=0.5, below=1)] | None = Field(
+        default=None,
+        description="For accuracy with maxRegression: one-sided confidence, from 50% to below 100%; 95% when unset.",
+    )
+    min: Fraction | None = Field(
+        default=None,
+        description="For accuracy and macroF1: the candidate's own value must reach this; for accuracy at 95% "
+        "one-sided confidence.",
+    )
+    min_reduction: Annotated[Fraction, Within("below 1 (100%)", below=1)] | None = Field(
+        default=None,
+        description="For size, parameters and macs: the candidate must be smaller by at least this share.",
+    )
+    max_ratio: Annotated[Decimal, Within("above 0", above=0)] | None = Field(
+        default=None,
+        description="For size, parameters, macs and latency: candidate over baseline may be at most this.",
+    )
+    min_ratio: Annotated[Decimal, Within("above 0", above=0)] | None = Field(
+        default=None, description="For throughput: candidate over baseline must be at least this."
+    )
+    max: Duration | None = Field(
+        default=None, description="For latency: the candidate's own value may be at most this."
+    )
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="For latency and throughput: the batch size, one of evaluation.latency.batchSizes; the first of "
+        "them when unset.",
+    )
+
+    @property
+    def bound_name(self) -> str:
+        """The one bound that is set, as the field is called in Python."""
+        return next(name for name in BOUND_NAMES if getattr(self, name) is not None)

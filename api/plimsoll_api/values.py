@@ -1,0 +1,48 @@
+"""The strings that people write in manifests: where things lie, what they are called, their digests."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from plimsoll_api.rules import Pattern
+
+#: Where an object lies: a path in a mounted claim. Reached through fsspec; further schemes come with their features.
+Uri = Annotated[
+    str,
+    Pattern(
+        r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(/([A-Za-z0-9_=@+-]|\.[A-Za-z0-9_=@+-]|\.\.[A-Za-z0-9._=@+-])"
+        r"[A-Za-z0-9._=@+-]*)*",
+        "pvc://<claim>/<path>, such as pvc://models/digits-cnn, without spaces and without a part named . or ..",
+        1024,
+    ),
+]
+Digest = Annotated[
+    str, Pattern(r"sha256:[0-9a-f]{64}", 'a digest: "sha256:" and 64 hexadecimal digits in lower case', 71)
+]
+NAME = Pattern(
+    r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
+    "a name of lower-case letters, digits and hyphens that begins and ends with a letter or digit",
+    63,
+)
+Name = Annotated[str, NAME]
+DnsName = Annotated[
+    str,
+    Pattern(
+        r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+        "a name of lower-case letters, digits, hyphens and dots",
+        253,
+    ),
+]
+ColumnName = Annotated[
+    str,
+    Pattern(r"[A-Za-z_][A-Za-z0-9_.-]*", "a name of letters, digits, _, . and - that begins with a letter or _", 128),
+]
+LabelValue = Annotated[
+    str,
+    Pattern(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", "a label value of letters, digits, -, _ and .", 63),
+]
+
+
+def list_of(kind: str, *keys: str) -> dict[str, Any]:
+    """Return the schema keywords that tell server-side apply how a list merges."""
+    return {"x-kubernetes-list-type": kind} | ({"x-kubernetes-list-map-keys": list(keys)} if keys else {})
