@@ -1,9 +1,11 @@
-"""The command: python -m tests.cluster {build,up,images,down,status,kubeconfig}."""
+"""The command: python -m tests.cluster {build,up,images,with,down,status,kubeconfig}."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
 
 from tests.cluster import binaries, lifecycle
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         sub.set_defaults(mode=Mode.NODE)
         if command == "up":
             sub.add_argument("--no-images", action="store_true", help="leave the project's images out")
+    within = commands.add_parser("with", help="run a command with a cluster up; take down what was started for it")
+    within.add_argument("program", nargs="+", metavar="COMMAND", help="what to run, after --")
     commands.add_parser("images", help="make the project's images anew in a cluster that is up, if they changed")
     commands.add_parser("down", help="take a cluster down, leaving nothing but its images on disk")
     commands.add_parser("status", help="say what runs; exit 1 when the API server does not answer")
@@ -42,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(_COMMANDS[options.command](options))
+    except KeyboardInterrupt:
+        return 130
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -64,6 +70,14 @@ def _down(options: argparse.Namespace) -> int:
         return 0
     lifecycle.take_down(options.name)
     return 0
+
+
+def _with(options: argparse.Namespace) -> int:
+    # An ordinary kill then takes the cluster down too, as an interrupt does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with Cluster.up(options.name) as cluster:
+        environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "PLIMSOLL_CLUSTER": options.name}
+        return subprocess.run(options.program, env=environment, check=False).returncode
 
 
 def _images(options: argparse.Namespace) -> int:
@@ -96,6 +110,7 @@ _COMMANDS = {
     "build": _build,
     "up": _up,
     "images": _images,
+    "with": _with,
     "down": _down,
     "status": _status,
     "kubeconfig": _kubeconfig,

@@ -32,7 +32,7 @@ PROJECT = (
     "README.md",
     "LICENSE",
 )
-_FORMAT = "1"  # raise it when this module changes what it writes
+_FORMAT = "2"  # raise it when this module changes what it writes
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ def _dependencies(which: ProjectImage) -> tuple[str, Path]:
 
 def _install_locked(lock: Path, base: Path, root: Path) -> None:
     _uv_install(root, "--require-hashes", "-r", str(lock))
+    shutil.copyfile(lock, root / SITE / "locked.txt")
     (root / "etc").mkdir()
     # Some libraries ask for the user's name, and a number alone has none.
     passwd = (base / "etc/passwd").read_text() + "plimsoll:x:65532:65532::/tmp:/usr/sbin/nologin\n"
