@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -11,12 +12,14 @@ from tests.e2e.way import Way
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A real node, in an instance of its own: a demo that runs beside it is not touched."""
-    with Cluster.up("e2e") as cluster:
+    """A real node; one that is up already is used and left up."""
+    with Cluster.up() as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
-def way(cluster: Cluster) -> Way:
-    """The way, with what its steps tell in the test's output."""
-    return Way(cluster, print)
+def way(cluster: Cluster) -> Iterator[Way]:
+    """The way in a namespace of this run, with what its steps tell in the test's output."""
+    way = Way(cluster, print, namespace=f"e2e-{secrets.token_hex(3)}")
+    yield way
+    cluster.kubectl("delete", "namespace", way.kube.namespace, "--wait=false")

@@ -46,7 +46,7 @@ class Claim:
 class Way:
     """The steps, in order; each may rely on those before it."""
 
-    def __init__(self, cluster: Cluster, tell: Tell, namespace: str = "digits") -> None:
+    def __init__(self, cluster: Cluster, tell: Tell, namespace: str) -> None:
         self.cluster = cluster
         self.tell = tell
         self.kube = Kube(cluster, namespace)
@@ -54,13 +54,23 @@ class Way:
 
     # --- before the first step -------------------------------------------------------------------------------------
 
+    def start_afresh(self) -> None:
+        """Delete what an earlier run left in the namespace."""
+        if self.kube.get("namespace", self.kube.namespace):
+            self.tell(f"$ kubectl delete namespace {self.kube.namespace}   # of an earlier run")
+            self.cluster.kubectl("delete", "namespace", self.kube.namespace, "--timeout=120s")
+
     def install(self) -> list[Claim]:
         """Install the operator by Helm and make a namespace that admits restricted pods only."""
         self.tell(f"$ helm install {HELM_RELEASE} charts/plimsoll --namespace {SYSTEM} --create-namespace --wait")
         for namespace in (SYSTEM, self.kube.namespace):
             self._restricted_namespace(namespace)
+        was_there = bool(self.system.get("deployment", HELM_RELEASE))
         helm(self.cluster, "upgrade", "--install", HELM_RELEASE, str(CHART), "--namespace", SYSTEM,
              "--wait", "--timeout", "3m", *image_values())  # fmt: skip
+        if was_there:  # its image may be another one now, under the same tag
+            self.system.run("rollout", "restart", f"deployment/{HELM_RELEASE}")
+        self.system.run("rollout", "status", f"deployment/{HELM_RELEASE}", "--timeout=120s")
         deployment = self.system.get("deployment", HELM_RELEASE)
         ready = deployment.get("status", {}).get("readyReplicas", 0)
         tested = helm(self.cluster, "test", HELM_RELEASE, "--namespace", SYSTEM, "--timeout", "1m")

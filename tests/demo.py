@@ -22,9 +22,11 @@ _began = time.monotonic()
 
 
 def main() -> int:
-    """Show the way; 0 when every claim held."""
+    """Show the way, or take down what it left; 0 when every claim held."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.parse_args()
+    parser.add_argument("--down", action="store_true", help="take down what the demo left up")
+    if parser.parse_args().down:
+        return subprocess.run([sys.executable, "-m", "tests.cluster", "down"], cwd=ROOT, check=False).returncode
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     WORK.mkdir(parents=True, exist_ok=True)
     starting = Starting()
@@ -95,7 +97,8 @@ def show(starting: Starting) -> bool:
     heading("A real Kubernetes: containerd, kubelet, control plane, DNS, images")
     cluster = starting.wait()
     tell(f"  export KUBECONFIG={cluster.kubeconfig}")
-    way = Way(cluster, tell)
+    way = Way(cluster, tell, namespace="digits")
+    way.start_afresh()
     held = [
         step("The operator, by Helm", way.install),
         step("A model, its data and a server", way.prepare),
