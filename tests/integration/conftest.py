@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from kubernetes import client, config
-
 from tests.cluster import Cluster, Mode
 
 CRDS = Path(__file__).parents[2] / "crds"
