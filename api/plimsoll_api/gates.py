@@ -155,3 +155,14 @@ class Gate(Model):
     def bound_name(self) -> str:
         """The one bound that is set, as the field is called in Python."""
         return next(name for name in BOUND_NAMES if getattr(self, name) is not None)
+
+    @property
+    def bound(self) -> Fraction | Decimal | Duration:
+        """The one bound that is set, as it was written."""
+        bound: Fraction | Decimal | Duration = getattr(self, self.bound_name)
+        return bound
+
+    @property
+    def limit(self) -> float:
+        """The one bound that is set, as a number: a share, a ratio or seconds."""
+        return self.bound.seconds if isinstance(self.bound, Duration) else self.bound.value

@@ -1,0 +1,42 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def percent(share: float) -> str:
+    """Return "97.6%" for 0.976: at most two decimals, none that say nothing."""
+    return f"{_trimmed(share * 100, 2)}%"
+
+
+def points(difference: float) -> str:
+    """Return "0.22 points" for 0.0022, the unit of differences of shares."""
+    number = _trimmed(difference * 100, 2)
+    return f"{number} point" if number in ("1", "-1") else f"{number} points"
+
+
+def signed_points(difference: float) -> str:
+    """Return "-0.22 points" or "+1 point"."""
+    sign = "+" if round(difference * 100, 2) > 0 else ""
+    return sign + points(difference)
+
+
+def ratio(value: float) -> str:
+    """Return "0.41x"."""
+    return f"{value:.3g}x" if value < 0.1 else f"{_trimmed(value, 3)}x"
+
+
+def count(number: float) -> str:
+    """Return "1,071"."""
+    return f"{number:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """Return "1.25ms", "310us" or "2.5s"."""
+    if value >= 1:
+        return f"{value:.3g}s"
+    return f"{value * 1e3:.3g}ms" if value >= 1e-3 else f"{value * 1e6:.3g}us"
+
+
+def _trimmed(number: float, decimals: int) -> str:
+    text = f"{number:.{decimals}f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
