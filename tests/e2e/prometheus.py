@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.cluster.binaries import install_debian
 from tests.e2e.kube import NotSoError
 
 CONFIG = """\
@@ -57,9 +58,8 @@ class Prometheus:
 @contextmanager
 def scraping(target: str) -> Iterator[Prometheus]:
     """Run Prometheus against one host:port, and stop it at the end."""
-    program = shutil.which("prometheus", path="/usr/bin:/usr/local/bin")
-    if not program:
-        raise NotSoError("prometheus is not installed (Debian's package of that name)")
+    install_debian({"prometheus": "prometheus"})
+    program = str(shutil.which("prometheus"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
