@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import Model
 from plimsoll_api.spec import (
     CalibrationData,
+    CompressionJobSpec,
     DataSource,
     EvaluationData,
     EvaluationSettings,
@@ -36,6 +37,20 @@ class Plan(Model):
     seed: int
     output: Output
 
+    @classmethod
+    def of(cls, spec: CompressionJobSpec, image: str) -> Self:
+        """Return the order for the compression: all of the spec that the result depends on."""
+        return cls(
+            image=image,
+            model=spec.model,
+            task=spec.task,
+            train=spec.data.train,
+            calibration=spec.data.calibration,
+            steps=spec.steps,
+            seed=spec.seed,
+            output=spec.output,
+        )
+
 
 class EvaluationRequest(Model):
     """One measurement of a candidate against its baseline, both given as artifacts."""
@@ -51,3 +66,16 @@ class EvaluationRequest(Model):
         default=None, description="The artifact that a rollback would serve; its bytes are verified too."
     )
     output: Output
+
+    @classmethod
+    def of(cls, spec: CompressionJobSpec, baseline: ArtifactRef, candidate: ArtifactRef) -> Self:
+        """Return the order to measure what a job's compression made."""
+        return cls(
+            task=spec.task,
+            data=spec.data.evaluation,
+            settings=spec.evaluation,
+            seed=spec.seed,
+            baseline=baseline,
+            candidate=candidate,
+            output=spec.output,
+        )
