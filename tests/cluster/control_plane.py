@@ -6,6 +6,7 @@ import ssl
 import urllib.error
 import urllib.request
 from functools import partial
+from pathlib import Path
 
 from tests.cluster import processes
 from tests.cluster.api_client import ApiClient
@@ -16,8 +17,8 @@ from tests.cluster.settings import Instance
 NAMES = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
 
 
-def start_api(instance: Instance) -> None:
-    """Start etcd and the API server, and wait until they serve."""
+def start_api(instance: Instance, *flags: str | Path) -> None:
+    """Start etcd and the API server, with these flags beside its own, and wait until they serve."""
     keys = instance.keys
     instance.etcd_data.mkdir(mode=0o700, parents=True, exist_ok=True)
     processes.start(
@@ -41,7 +42,7 @@ def start_api(instance: Instance) -> None:
         "--service-account-issuer", "https://kubernetes.default.svc",
         "--service-account-signing-key-file", keys / "service-account.key",
         "--service-account-key-file", keys / "service-account.pub",
-        "--allow-privileged",
+        "--allow-privileged", *flags,
     )  # fmt: skip
     client = ApiClient(instance.kubeconfig)
     processes.await_ready(instance, "kube-apiserver", client.ready, seconds=120)
