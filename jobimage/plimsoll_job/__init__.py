@@ -1,0 +1,1 @@
+"""The job image: compresses a model, and measures what came out against what went in."""

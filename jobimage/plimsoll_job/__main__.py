@@ -1,0 +1,113 @@
+"""python -m plimsoll_job compress | evaluate | print-report: what the pods of a job run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from plimsoll_api.names import CLAIMS_DIRECTORY, PLAN_FILE, REQUEST_VARIABLE
+from plimsoll_api.plan import EvaluationRequest, Plan
+from plimsoll_api.report import Outcome, Summary
+from plimsoll_job.ending import run_to_end
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+
+
+def compress_verb(arguments: argparse.Namespace) -> Summary:
+    """Read the plan and carry it out."""
+    plan = parse(Plan, read_text(arguments.plan), "plan")
+    # torch takes seconds to import, and the other verbs must not.
+    from plimsoll_job.compress import compress  # noqa: PLC0415
+
+    return compress(plan, store_of(arguments), Reporter())
+
+
+def evaluate_verb(arguments: argparse.Namespace) -> Summary:
+    """Read the request, measure, and print the report as the last line of the log."""
+    text = read_text(arguments.request) if arguments.request else os.environ.get(REQUEST_VARIABLE, "")
+    request = parse(EvaluationRequest, text, "request")
+    from plimsoll_job.evaluate.flow import evaluate  # noqa: PLC0415
+    from plimsoll_job.publish.report import print_report  # noqa: PLC0415
+
+    summary, report = evaluate(request, store_of(arguments), Reporter())
+    print_report(report)
+    return summary
+
+
+def print_report_verb(arguments: argparse.Namespace) -> Summary:
+    """Print a stored report again."""
+    from plimsoll_job.publish.report import print_report, read_report  # noqa: PLC0415
+
+    print_report(read_report(arguments.uri, arguments.digest, store_of(arguments)))
+    return Summary(
+        outcome=Outcome.DONE,
+        reason="Printed",
+        message="the report was printed again",
+        report_uri=arguments.uri,
+        report_digest=arguments.digest,
+    )
+
+
+def parse(kind: Any, text: str, name: str) -> Any:
+    """Return the value that the JSON holds; UserError when it is none of this kind."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{name}: not of this version of the job image: {error}", reason="NotUnderstood") from error
+
+
+def read_text(path: Path) -> str:
+    """Return the text of the file; UserError when it cannot be read."""
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def store_of(arguments: argparse.Namespace) -> Store:
+    """Return the store of the mounts that the command line names."""
+    return Store(claims=arguments.claims, mounts=dict(arguments.mount))
+
+
+def mount(text: str) -> tuple[str, Path]:
+    """Parse claim=DIR."""
+    claim, separator, directory = text.partition("=")
+    if not (claim and separator and directory):
+        raise argparse.ArgumentTypeError(f"expected claim=DIR, got {text!r}")
+    return claim, Path(directory)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m plimsoll_job", description=__doc__)
+    parser.add_argument("--claims", type=Path, default=Path(CLAIMS_DIRECTORY), help="where claims are mounted, by name")
+    parser.add_argument("--mount", type=mount, action="append", default=[], help="claim=DIR, a claim mounted elsewhere")
+    parser.add_argument("--termination-file", type=Path, help="where the summary is written")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verb = verbs.add_parser("compress", help="carry out a plan and publish baseline and candidate")
+    verb.add_argument("--plan", type=Path, default=Path(PLAN_FILE))
+    verb.set_defaults(work=compress_verb)
+    verb = verbs.add_parser("evaluate", help="measure a candidate against its baseline")
+    verb.add_argument("--request", type=Path, help=f"the request's file; ${REQUEST_VARIABLE} when not given")
+    verb.set_defaults(work=evaluate_verb)
+    verb = verbs.add_parser("print-report", help="print a stored report again")
+    verb.add_argument("--uri", required=True)
+    verb.add_argument("--digest", required=True)
+    verb.set_defaults(work=print_report_verb)
+    return parser
+
+
+def main() -> int:
+    """Run the verb and return the exit code."""
+    arguments = build_parser().parse_args()
+    return run_to_end(lambda: arguments.work(arguments), arguments.termination_file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Compress: load, analyse, take the steps, export, publish. Reads the plan, and nothing of the evaluation data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from plimsoll_api.artifact import ArtifactRef, Lineage, StepRecord
+from plimsoll_api.plan import Plan
+from plimsoll_api.report import Outcome, Summary
+from plimsoll_job.cores import core_count
+from plimsoll_job.errors import UserError
+from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.figures import ModuleFigures, count
+from plimsoll_job.load.data import Samples, read_samples
+from plimsoll_job.load.model import SourceModel, load_model
+from plimsoll_job.load.signature import sample_shape_of
+from plimsoll_job.load.store import Store
+from plimsoll_job.packages import package_versions
+from plimsoll_job.progress import Reporter
+from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
+from plimsoll_job.techniques.shape import Bench, Candidate
+from plimsoll_job.techniques.table import TECHNIQUES, technique_of
+from plimsoll_job.work import Done, Work
+
+PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All that a plan names, read and checked."""
+
+    source: SourceModel
+    train: Samples | None
+    calibration: Samples | None
+    sample_shape: tuple[int, ...]
+
+
+def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
+    """Carry out the plan and return its summary; the same plan on the same machine gives the same artifacts."""
+    make_deterministic()
+    work_path = store.locate(plan.output.uri, "spec.output.uri") / "work" / plan.content_digest().replace(":", "-")
+    done = Work(work_path).finished()
+    if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
+        loaded = load(plan, store, reporter.part(0, 0.05))
+        work = Work(work_path, loaded.sample_shape)
+        baseline = publish_baseline(plan, loaded, store, reporter.part(0.05, 0.1))
+        candidate, records = take_steps(plan, loaded, work, reporter.part(0.1, 0.9))
+        artifact = publish_candidate(
+            plan, loaded, candidate, baseline=baseline, records=records, store=store, reporter=reporter.part(0.9, 1)
+        )
+        done = Done(baseline=baseline, candidate=artifact)
+        work.finish(done)
+    return Summary(
+        outcome=Outcome.DONE,
+        reason="Compressed",
+        message=f"{done.baseline.size_bytes} bytes became {done.candidate.size_bytes}",
+        baseline=done.baseline,
+        candidate=done.candidate,
+    )
+
+
+def make_deterministic() -> None:
+    """Make torch choose the same arithmetic every time; slower kernels are the price."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_num_threads(core_count())
+
+
+def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
+    """Read the model and the data that the plan names, and check that they fit each other."""
+    reporter.report("load", 0, plan.model.uri)
+    source = load_model(plan.model, store)
+    needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
+    train = read_samples(plan.train, store, "spec.data.train", labels=needs_labels) if plan.train else None
+    calibration = None
+    if plan.calibration:
+        calibration = read_samples(plan.calibration, store, "spec.data.calibration", labels=False)
+        wanted = plan.calibration.samples
+        if wanted is not None and wanted > len(calibration):
+            raise UserError(
+                f"spec.data.calibration.samples: {wanted} are wanted, {plan.calibration.uri} has {len(calibration)}"
+            )
+        calibration = calibration.draw(wanted or len(calibration), plan.seed)
+    shape = sample_shape_of(
+        source.build(), {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}
+    )
+    reporter.report("load", 1)
+    return Loaded(source, train, calibration, shape)
+
+
+def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:
+    """Export and publish the model as given: the candidate is compared with it, a release falls back to it."""
+    reporter.report("analyse", 0, "exports the baseline")
+    module = loaded.source.build()
+    lineage = Lineage(
+        source_digest=loaded.source.digest,
+        architecture=loaded.source.factory,
+        packages=package_versions(PACKAGES),
+    )
+    graph = export_onnx(module, loaded.sample_shape)
+    manifest = build_manifest(graph, count(module, loaded.sample_shape), lineage)
+    reporter.report("analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample")
+    return publish_artifact(manifest, graph, plan.output.uri, store)
+
+
+def take_steps(plan: Plan, loaded: Loaded, work: Work, reporter: Reporter) -> tuple[Candidate, list[StepRecord]]:
+    """Take the steps that are not finished yet, keeping the candidate after each."""
+    finished, candidate, records = work.resume(len(plan.steps), loaded.source)
+    for index in range(finished, len(plan.steps)):
+        part = reporter.part(index / len(plan.steps), (index + 1) / len(plan.steps))
+        candidate, record = take_step(plan, index, loaded, candidate, part)
+        records = [*records, record]
+        work.save(index, candidate, records)
+    return candidate, records
+
+
+def take_step(
+    plan: Plan, index: int, loaded: Loaded, candidate: Candidate, reporter: Reporter
+) -> tuple[Candidate, StepRecord]:
+    """Take one step; UserError when it changed nothing."""
+    step = plan.steps[index]
+    technique = technique_of(step)
+    settings = getattr(step, technique)
+    spec_field = f"spec.steps[{index}].{technique}"
+    bench = Bench(
+        source=loaded.source,
+        sample_shape=loaded.sample_shape,
+        train=loaded.train,
+        calibration=loaded.calibration,
+        seed=plan.seed * 1_000 + index,
+        spec_field=spec_field,
+        reporter=reporter,
+    )
+    reporter.report(technique, 0)
+    fingerprint, before = candidate.fingerprint(), count(candidate.module, loaded.sample_shape)
+    applied = TECHNIQUES[technique](settings, candidate, bench)
+    if applied.candidate.fingerprint() == fingerprint:
+        raise UserError(
+            f"{spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
+        )
+    after = count(applied.candidate.module, loaded.sample_shape)
+    reporter.report(technique, 1)
+    return applied.candidate, StepRecord(
+        technique=technique,
+        settings=settings.to_wire(),
+        parameters_before=before.parameters,
+        parameters_after=after.parameters,
+        nonzero_after=after.nonzero,
+        macs_before=before.macs,
+        macs_after=after.macs,
+        details=dict(applied.details),
+        notes=list(applied.notes),
+    )
+
+
+def publish_candidate(
+    plan: Plan,
+    loaded: Loaded,
+    candidate: Candidate,
+    *,
+    baseline: ArtifactRef,
+    records: list[StepRecord],
+    store: Store,
+    reporter: Reporter,
+) -> ArtifactRef:
+    """Export what the steps made, unless a step did so already, and publish it with its lineage."""
+    reporter.report("export", 0)
+    graph = candidate.graph or export_onnx(candidate.module, loaded.sample_shape)
+    figures: ModuleFigures = count(candidate.module, loaded.sample_shape)
+    lineage = Lineage(
+        plan_digest=plan.content_digest(),
+        source_digest=loaded.source.digest,
+        architecture=loaded.source.factory,
+        baseline_digest=baseline.digest,
+        steps=records,
+        packages=package_versions(PACKAGES),
+    )
+    ref = publish_artifact(build_manifest(graph, figures, lineage), graph, plan.output.uri, store)
+    reporter.report("publish", 1, ref.digest)
+    return ref

@@ -1,0 +1,54 @@
+"""How a pod ends: its termination message, and the exit code that says whether trying again can help."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from plimsoll_api.names import TERMINATION_FILE
+from plimsoll_api.report import EXIT_DONE, EXIT_TRY_AGAIN, MAX_SUMMARY_BYTES, Outcome, Summary
+from plimsoll_job.errors import PlimsollError, StoppedError
+
+MAX_MESSAGE_BYTES = 1_400
+
+
+def run_to_end(work: Callable[[], Summary], termination_file: Path | None) -> int:
+    """Do the work, write how it ended, and return the exit code; SIGTERM ends it as something to try again."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        summary, code = work(), EXIT_DONE
+    except PlimsollError as error:
+        summary, code = summary_of(error.outcome, error.reason, error.message), error.exit_code
+    # Whatever was not foreseen is ours, not the request's: its trace goes to the log, and the pod is tried again.
+    except Exception as error:
+        traceback.print_exc()
+        summary = summary_of(Outcome.TRY_AGAIN, "Unexpected", f"{type(error).__name__}: {error}")
+        code = EXIT_TRY_AGAIN
+    if code != EXIT_DONE:
+        print(f"{summary.outcome}: {summary.message}", file=sys.stderr, flush=True)
+    _write(summary, termination_file)
+    return code
+
+
+def summary_of(outcome: Outcome, reason: str, message: str) -> Summary:
+    """Return a summary whose message is cut to what a termination message holds."""
+    cut = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+    return Summary(outcome=outcome, reason=reason, message=cut if cut == message else f"{cut} …")
+
+
+def _write(summary: Summary, termination_file: Path | None) -> None:
+    content = summary.canonical_json()
+    if len(content) > MAX_SUMMARY_BYTES:
+        content = summary_of(summary.outcome, summary.reason, summary.message[:500]).canonical_json()
+    # The kubelet makes its file before the container starts; where there is none, nobody reads it.
+    target = termination_file or (Path(TERMINATION_FILE) if Path(TERMINATION_FILE).exists() else None)
+    if target is not None:
+        target.write_bytes(content)
+
+
+def _stop(_: int, __: FrameType | None) -> None:
+    raise StoppedError

@@ -1,0 +1,164 @@
+"""Evaluate: verify, load, predict, time, report. Needs the serving runtime only; torch is never imported here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.model import digest_of
+from plimsoll_api.plan import EvaluationRequest
+from plimsoll_api.report import (
+    MAX_REPORT_BYTES,
+    DataProvenance,
+    FallbackCheck,
+    LatencyFigures,
+    ModelFigures,
+    Outcome,
+    RatioInterval,
+    Report,
+    Summary,
+)
+from plimsoll_job.errors import UserError
+from plimsoll_job.evaluate.environment import describe_environment
+from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals
+from plimsoll_job.evaluate.quality import Classes, accuracy, count_flips, macro_f1, measure_slices
+from plimsoll_job.evaluate.runtime import Server
+from plimsoll_job.evaluate.timing import measure_times
+from plimsoll_job.load.artifact import Artifact, open_artifact
+from plimsoll_job.load.data import Samples, check_classes, check_shape, read_samples
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+from plimsoll_job.publish.report import publish_report
+
+DATA_FIELD = "spec.data.evaluation"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One of the two models: its verified artifact, its session, what it predicts."""
+
+    artifact: Artifact
+    server: Server
+    predicted: Classes
+
+
+def evaluate(request: EvaluationRequest, store: Store, reporter: Reporter) -> tuple[Summary, bytes]:
+    """Measure the candidate against the baseline; return the summary and the report's canonical JSON."""
+    report = measure(request, store, reporter)
+    content = report.canonical_json()
+    if len(content) > MAX_REPORT_BYTES:
+        raise UserError(f"{DATA_FIELD}.slices: the report has {len(content)} bytes, at most {MAX_REPORT_BYTES} fit")
+    uri = publish_report(content, request.output.uri, store)
+    reporter.report("publish", 1)
+    return (
+        Summary(
+            outcome=Outcome.DONE,
+            reason="Evaluated",
+            message=f"{report.data.samples} samples measured",
+            report_uri=uri,
+            report_digest=digest_of(content),
+        ),
+        content,
+    )
+
+
+def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Report:
+    """Return all that was measured."""
+    reporter.report("load", 0, request.data.uri)
+    artifacts = [open_artifact(ref, store, "spec.output.uri") for ref in (request.baseline, request.candidate)]
+    fallback = check_fallback(request.fallback, store)
+    columns = [part.column for part in request.data.slices]
+    samples = read_samples(request.data, store, DATA_FIELD, labels=True, columns=columns)
+    reporter.report("evaluate", 0.1, f"{len(samples)} samples")
+    baseline, candidate = (predict(artifact, samples, request) for artifact in artifacts)
+    labels = labels_of(samples)
+    flips = count_flips(baseline.predicted, candidate.predicted, labels)
+    slices = measure_slices(baseline.predicted, candidate.predicted, labels, samples.columns, f"{DATA_FIELD}.slices")
+    reporter.report("measure", 0.3, f"{flips.changed} of {flips.samples} answers changed")
+    latencies, ratios = time_both(baseline, candidate, samples, request, reporter.part(0.3, 0.95))
+    return Report(
+        task=request.task,
+        data=DataProvenance(
+            uri=request.data.uri, digest=samples.digest, samples=len(samples), classes=baseline.server.classes
+        ),
+        environment=describe_environment(request.settings.latency.threads),
+        baseline=figures_of(baseline, labels, latencies["baseline"]),
+        candidate=figures_of(candidate, labels, latencies["candidate"]),
+        flips=flips,
+        slices=slices,
+        ratios=ratios,
+        lineage=candidate.artifact.manifest.lineage,
+        fallback=fallback,
+    )
+
+
+def check_fallback(ref: ArtifactRef | None, store: Store) -> FallbackCheck | None:
+    """Return whether the artifact that a rollback would serve is whole, None when there is none to check."""
+    if ref is None:
+        return None
+    try:
+        open_artifact(ref, store, "fallback")
+    except UserError as error:
+        return FallbackCheck(digest=ref.digest, intact=False, message=error.message)
+    return FallbackCheck(digest=ref.digest, intact=True, message="every byte is as its manifest says")
+
+
+def predict(artifact: Artifact, samples: Samples, request: EvaluationRequest) -> Contestant:
+    """Load the artifact as it would be served, and let it answer every sample."""
+    server = Server(artifact, threads=request.settings.latency.threads, spec_field="spec.output.uri")
+    check_shape(samples, server.sample_shape, f"{DATA_FIELD}.inputs")
+    check_classes(labels_of(samples), server.classes, f"{DATA_FIELD}.labels")
+    return Contestant(artifact, server, server.predict(samples.inputs))
+
+
+def labels_of(samples: Samples) -> Classes:
+    """Return the labels, which evaluation always asks for."""
+    if samples.labels is None:
+        raise UserError(f"{DATA_FIELD}.labels: evaluation needs labels")
+    return samples.labels
+
+
+def time_both(
+    baseline: Contestant, candidate: Contestant, samples: Samples, request: EvaluationRequest, reporter: Reporter
+) -> tuple[Mapping[str, list[LatencyFigures]], list[RatioInterval]]:
+    """Time both models side by side at every batch size."""
+    settings = request.settings.latency
+    latencies: dict[str, list[LatencyFigures]] = {"baseline": [], "candidate": []}
+    ratios: list[RatioInterval] = []
+    for done, batch_size in enumerate(settings.batch_sizes):
+        reporter.report("measure", done / len(settings.batch_sizes), f"latency at batch size {batch_size}")
+        batch = batch_of(samples.inputs, batch_size)
+        times = measure_times(
+            lambda batch=batch: baseline.server.run(batch),  # type: ignore[misc]
+            lambda batch=batch: candidate.server.run(batch),  # type: ignore[misc]
+            rounds=settings.rounds,
+        )
+        latencies["baseline"].append(latency_figures(times.baseline, batch_size))
+        latencies["candidate"].append(latency_figures(times.candidate, batch_size))
+        ratios.extend(ratio_intervals(times, batch_size, request.seed))
+    return latencies, ratios
+
+
+def batch_of(inputs: Any, size: int) -> Any:
+    """Return a batch of that size; a smaller data set is repeated."""
+    return np.ascontiguousarray(inputs[list(itertools.islice(itertools.cycle(range(len(inputs))), size))])
+
+
+def figures_of(contestant: Contestant, labels: Classes, latency: list[LatencyFigures]) -> ModelFigures:
+    """Return what was measured of one model."""
+    manifest = contestant.artifact.manifest
+    return ModelFigures(
+        artifact=contestant.artifact.ref,
+        size_bytes=sum(len(content) for content in contestant.artifact.files.values()),
+        parameters=manifest.parameters,
+        nonzero_parameters=manifest.nonzero_parameters,
+        macs=manifest.macs,
+        accuracy=accuracy(contestant.predicted, labels),
+        macro_f1=macro_f1(contestant.predicted, labels),
+        latency=latency,
+    )

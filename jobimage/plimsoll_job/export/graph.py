@@ -1,0 +1,108 @@
+"""What we read from and do to an ONNX graph, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import numpy_helper
+
+from plimsoll_api.artifact import Tensor
+
+NUMPY_NAMES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.DOUBLE: "float64",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.BOOL: "bool",
+}
+
+
+def slim(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model without what no runtime reads: notes, inferred shapes, spare constants, long names.
+
+    Names of inputs and outputs stay: they are the model's signature.
+    """
+    slimmed = onnx.ModelProto()
+    slimmed.CopyFrom(model)
+    slimmed.producer_name, slimmed.producer_version, slimmed.doc_string = "plimsoll", "", ""
+    del slimmed.metadata_props[:]
+    graph = slimmed.graph
+    graph.name, graph.doc_string = "model", ""
+    del graph.value_info[:], graph.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    _merge_constants(graph)
+    _shorten_names(graph)
+    return slimmed
+
+
+def signature(model: onnx.ModelProto) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the inputs and the outputs of the model; the batch is null in their shapes."""
+    constants = {constant.name for constant in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    return [_tensor(value) for value in inputs], [_tensor(value) for value in model.graph.output]
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operator set."""
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
+
+
+def _tensor(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    shape = [dimension.dim_value if dimension.HasField("dim_value") else None for dimension in kind.shape.dim]
+    return Tensor(name=value.name, dtype=NUMPY_NAMES.get(kind.elem_type, str(kind.elem_type)), shape=shape)
+
+
+def _merge_constants(graph: onnx.GraphProto) -> None:
+    """Keep one of each group of equal constants, and none that no node reads."""
+    first_of: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    renamed: dict[str, str] = {}
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = []
+    for constant in graph.initializer:
+        if constant.name not in used:
+            continue
+        array = numpy_helper.to_array(constant)
+        first = first_of.setdefault((constant.data_type, tuple(constant.dims), array.tobytes()), constant.name)
+        renamed[constant.name] = first
+        if first == constant.name:
+            kept.append(constant)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    _rename(graph, renamed)
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    signature_names = {value.name for value in (*graph.input, *graph.output)}
+    names = dict.fromkeys(_names(graph))
+    free = (
+        short
+        for short in (f"t{number}" for number in range(len(names) + len(signature_names)))
+        if short not in signature_names
+    )
+    renamed = {name: next(free) for name in names if name and name not in signature_names}
+    for constant in graph.initializer:
+        constant.name = renamed.get(constant.name, constant.name)
+    _rename(graph, renamed)
+    for node in graph.node:
+        node.name = ""
+
+
+def _names(graph: onnx.GraphProto) -> Iterable[str]:
+    for constant in graph.initializer:
+        yield constant.name
+    for node in graph.node:
+        yield from node.input
+        yield from node.output
+
+
+def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]

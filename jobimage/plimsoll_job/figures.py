@@ -1,0 +1,61 @@
+"""Counts of a module: parameters, those that are not zero, and multiply-accumulates of one sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WEIGHTED = (*CONVOLUTIONS, nn.Linear)
+
+
+@dataclass(frozen=True)
+class ModuleFigures:
+    """Counts of one module."""
+
+    parameters: int
+    nonzero: int
+    macs: int
+
+
+def count(module: nn.Module, sample_shape: Sequence[int]) -> ModuleFigures:
+    """Return the counts; multiply-accumulates are those of convolutions and linear layers."""
+    parameters = list(module.parameters())
+    return ModuleFigures(
+        parameters=sum(parameter.numel() for parameter in parameters),
+        nonzero=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
+        macs=_count_macs(module, sample_shape),
+    )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def example_of(sample_shape: Sequence[int], batch: int = 2) -> torch.Tensor:
+    """Return a batch of normal random numbers, always the same for one shape."""
+    return torch.randn((batch, *sample_shape), generator=torch.Generator().manual_seed(0))
+
+
+def _count_macs(module: nn.Module, sample_shape: Sequence[int]) -> int:
+    total = 0
+
+    def add(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)  # noqa: S101 — only layers with a weight are hooked
+        outputs = output.numel() // output.shape[0]
+        total += outputs * (weight.numel() // weight.shape[0])
+
+    hooks = [layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, WEIGHTED)]
+    try:
+        with torch.no_grad():
+            module(example_of(sample_shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,56 @@
+"""Stores: where `pvc://claim/path` lies on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fsspec
+
+from plimsoll_api.names import CLAIMS_DIRECTORY
+from plimsoll_job.errors import TransientError, UserError
+
+SCHEME = "pvc://"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Claims mounted below one directory, and single ones mounted elsewhere."""
+
+    claims: Path = Path(CLAIMS_DIRECTORY)
+    mounts: Mapping[str, Path] = field(default_factory=dict)
+
+    def locate(self, uri: str, spec_field: str) -> Path:
+        """Return the path of the URI; UserError when the claim is not mounted or the path leaves it."""
+        if not uri.startswith(SCHEME):
+            raise UserError(f"{spec_field}: expected {SCHEME}claim/path, got {uri}")
+        claim, _, inside = uri.removeprefix(SCHEME).partition("/")
+        if not claim or claim in (".", ".."):
+            raise UserError(f"{spec_field}: {uri} names no claim")
+        root = self.mounts.get(claim, self.claims / claim)
+        if not root.is_dir():
+            raise UserError(f"{spec_field}: the claim {claim!r} is not mounted at {root}", reason="ClaimNotMounted")
+        root = root.resolve()
+        path = (root / inside).resolve()
+        if not path.is_relative_to(root):
+            raise UserError(f"{spec_field}: {uri} leads out of its claim", reason="PathEscape")
+        return path
+
+    def read(self, uri: str, spec_field: str) -> bytes:
+        """Return the bytes of the file; UserError when there is none."""
+        path = self.locate(uri, spec_field)
+        try:
+            with fsspec.open(f"file://{path}", "rb") as file:
+                content: bytes = file.read()
+        except FileNotFoundError as error:
+            raise UserError(f"{spec_field}: there is no file {uri}", reason="NotFound") from error
+        except IsADirectoryError as error:
+            raise UserError(f"{spec_field}: {uri} is a directory, expected a file") from error
+        except PermissionError as error:
+            raise UserError(f"{spec_field}: {uri} may not be read by this pod's user", reason="NotPermitted") from error
+        except OSError as error:
+            raise TransientError(
+                f"{spec_field}: {uri} cannot be read now: {error}", reason="StoreUnreadable"
+            ) from error
+        return content

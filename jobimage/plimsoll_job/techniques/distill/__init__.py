@@ -1,0 +1,67 @@
+"""Distillation: the compressed model learns to answer as the baseline does; also the recovery after pruning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from plimsoll_api.spec import Distill
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.data import check_classes
+from plimsoll_job.techniques.distill.losses import weights_of
+from plimsoll_job.techniques.distill.training import TrainingSet, predict, train
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+
+CURVE_POINTS = 50
+
+
+def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
+    """Return the candidate trained on the baseline's logits, which are computed once."""
+    samples, weights = bench.need_train(), weights_of(settings.losses)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = torch.from_numpy(samples.inputs).to(device)
+    bench.reporter.report("distill", 0, "answers of the baseline")
+    teacher_logits = predict(bench.source.build().to(device), inputs)
+    labels = None
+    if weights.labels:
+        if samples.labels is None:
+            raise UserError(f"spec.data.train.labels: {bench.spec_field} needs labels")
+        check_classes(samples.labels, teacher_logits.shape[1], "spec.data.train.labels")
+        labels = torch.from_numpy(samples.labels).to(device)
+    curve: list[float] = []
+
+    def on_epoch(epoch: int, loss: float) -> None:
+        curve.append(loss)
+        bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
+
+    try:
+        student = train(
+            candidate.module.to(device),
+            TrainingSet(inputs, teacher_logits, labels),
+            weights=weights,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate.value,
+            seed=bench.seed,
+            sparse=candidate.sparse,
+            on_epoch=on_epoch,
+        )
+    except FloatingPointError as error:
+        raise UserError(f"{bench.spec_field}.learningRate: training diverged, {error}; try a smaller one") from error
+    return Applied(
+        candidate=replace(candidate, module=student.cpu()),
+        details={
+            "device": device.type,
+            "samples": len(samples),
+            "weights": {"logits": round(weights.logits, 6), "labels": round(weights.labels, 6)},
+            "loss": _thin(curve),
+        },
+    )
+
+
+def _thin(curve: list[float]) -> list[float]:
+    """Return the curve with at most CURVE_POINTS points, first and last among them."""
+    count = min(len(curve), CURVE_POINTS)
+    return [round(curve[index], 6) for index in np.linspace(0, len(curve) - 1, count).round().astype(int)]

@@ -1,0 +1,93 @@
+"""Which channels go together: torch-pruning's dependency graph behind our own types."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import WEIGHTED, example_of
+from plimsoll_job.techniques.shape import Cut
+
+
+@dataclass(frozen=True)
+class Member:
+    """One layer of a group: position `positions[i]` on `axis` of its weight belongs to the channel `channels[i]`."""
+
+    name: str
+    axis: int
+    positions: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that can only be deleted together, numbered as the root layer's output channels.
+
+    `producers` write the channels, `consumers` read them. The model's output is read by nobody, so it is no group.
+    """
+
+    root: str
+    channel_count: int
+    producers: tuple[Member, ...]
+    consumers: tuple[Member, ...]
+
+
+def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelGroup]:
+    """Return the groups of channels that may be deleted, in the order of the module's layers."""
+    graph = _trace(module, sample_shape)
+    names = {layer: name for name, layer in module.named_modules()}
+    groups = []
+    for found in graph.get_all_groups():
+        producers: list[Member] = []
+        consumers: list[Member] = []
+        for item in found:
+            layer = item.dep.target.module
+            if not isinstance(layer, WEIGHTED):
+                continue
+            reads = graph.is_in_channel_pruning_fn(item.dep.handler)
+            side, axis = (consumers, 1) if reads else (producers, 0)
+            side.append(Member(names[layer], axis, tuple(item.idxs), tuple(item.root_idxs)))
+        if consumers:
+            root = found[0].dep.target.module
+            groups.append(ChannelGroup(names[root], len(found[0].idxs), tuple(producers), tuple(consumers)))
+    return groups
+
+
+def cut(module: nn.Module, sample_shape: Sequence[int], cuts: Iterable[Cut]) -> nn.Module:
+    """Return a copy of the module without the channels; the same cuts on the same module give the same module."""
+    module = copy.deepcopy(module)
+    graph = _trace(module, sample_shape)
+    layers = dict(module.named_modules())
+    for one in cuts:
+        layer = layers[one.layer]
+        pruner = graph.get_pruner_of_module(layer)
+        group = graph.get_pruning_group(layer, pruner.prune_out_channels, list(one.channels))
+        group.prune(record_history=False)
+    return module.eval()
+
+
+def check_runs(module: nn.Module, sample_shape: Sequence[int], output_shape: Sequence[int], spec_field: str) -> None:
+    """UserError when the module no longer runs, or answers in another shape than before."""
+    try:
+        with torch.no_grad():
+            shape = tuple(module(example_of(sample_shape)).shape)
+    except RuntimeError as error:
+        raise UserError(f"{spec_field}: the pruned model does not run: {error}", reason="NotPrunable") from error
+    if shape != tuple(output_shape):
+        raise UserError(
+            f"{spec_field}: pruning changed the output from {list(output_shape)} to {list(shape)}", reason="NotPrunable"
+        )
+
+
+def _trace(module: nn.Module, sample_shape: Sequence[int]) -> tp.DependencyGraph:
+    for parameter in module.parameters():
+        # The graph is traced by autograd: a frozen parameter would hide its layer.
+        parameter.requires_grad_(True)
+    with torch.enable_grad():
+        return tp.DependencyGraph().build_dependency(module, example_of(sample_shape), verbose=False)

@@ -1,0 +1,81 @@
+"""Structured pruning: the least important channels and neurons are deleted, and the model gets smaller and faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from plimsoll_api.spec import Prune, PruneCriterion
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.load.data import Samples
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, check_runs, cut, find_groups
+from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
+from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, select_cuts
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
+
+BATCH_SIZE = 256
+
+
+def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
+    """Return the candidate without its least important channels, the amount met as nearly as whole channels can."""
+    module, shape, amount = candidate.module, bench.sample_shape, settings.amount.value
+    amount_field = f"{bench.spec_field}.amount"
+    groups = find_groups(module, shape)
+    if not groups:
+        raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
+    bench.reporter.report("prune", 0.1, f"{len(groups)} groups of channels")
+    scores = _score(settings.criterion, module, groups, bench)
+    before = count_parameters(module)
+
+    def share_of(cuts: Sequence[Cut]) -> float:
+        return 1 - count_parameters(cut(module, shape, cuts)) / before
+
+    selection = select_cuts(scores, amount, share_of)
+    if not selection.cuts:
+        raise UserError(f"{amount_field}: {settings.amount} is less than the smallest channel; nothing would change")
+    if selection.share < amount - CLOSE_ENOUGH:
+        raise UserError(
+            f"{amount_field}: {settings.amount} cannot be reached; "
+            f"{selection.share:.1%} can go before a layer would be empty"
+        )
+    pruned = cut(module, shape, selection.cuts)
+    with torch.no_grad():
+        check_runs(pruned, shape, module(example_of(shape)).shape, bench.spec_field)
+    bench.reporter.report("prune", 1, f"{selection.share:.1%} of the parameters are gone")
+    return Applied(
+        candidate=replace(candidate, module=pruned, cuts=(*candidate.cuts, *selection.cuts)),
+        details={
+            "share": round(selection.share, 6),
+            "blockWidth": selection.block_width,
+            "channels": _channels(groups, selection.cuts),
+        },
+        notes=_notes(amount, selection.share),
+    )
+
+
+def _score(criterion: PruneCriterion, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Scores:
+    if criterion is PruneCriterion.MAGNITUDE:
+        return magnitude_scores(module, groups)
+    return activation_scores(module, groups, batches_of(bench.need_calibration()))
+
+
+def batches_of(samples: Samples, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
+    """Yield all inputs in batches, in order."""
+    for start in range(0, len(samples), batch_size):
+        yield torch.from_numpy(samples.inputs[start : start + batch_size])
+
+
+def _channels(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:
+    """Return, by layer, how many output channels there were and how many are left."""
+    gone = {one.layer: len(one.channels) for one in cuts}
+    return {group.root: [group.channel_count, group.channel_count - gone.get(group.root, 0)] for group in groups}
+
+
+def _notes(amount: float, share: float) -> tuple[str, ...]:
+    if abs(share - amount) <= CLOSE_ENOUGH:
+        return ()
+    return (f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.",)

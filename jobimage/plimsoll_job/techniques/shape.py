@@ -1,0 +1,84 @@
+"""The shape that all techniques share: what goes in, what comes out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.model import SourceModel
+from plimsoll_job.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Output channels of one layer, by their numbers before the cut, deleted with all that depends on them."""
+
+    layer: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The model on its way.
+
+    `cuts` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay zero.
+    `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only.
+    """
+
+    module: nn.Module
+    cuts: tuple[Cut, ...] = ()
+    sparse: frozenset[str] = frozenset()
+    graph: bytes | None = None
+
+    def fingerprint(self) -> str:
+        """Return a digest of all weights: two candidates of the same fingerprint are the same model."""
+        digest = hashlib.sha256(self.graph or b"")
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}{list(tensor.shape)}".encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+                if tensor.ndim
+                else str(tensor.item()).encode()
+            )
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a technique may use besides the candidate."""
+
+    source: SourceModel
+    sample_shape: tuple[int, ...]
+    train: Samples | None
+    calibration: Samples | None
+    seed: int
+    spec_field: str
+    reporter: Reporter
+
+    def need_train(self) -> Samples:
+        """Return the training data; UserError when the job has none."""
+        if self.train is None:
+            raise UserError(f"spec.data.train: {self.spec_field} needs training data")
+        return self.train
+
+    def need_calibration(self) -> Samples:
+        """Return the calibration data; UserError when the job has none."""
+        if self.calibration is None:
+            raise UserError(f"spec.data.calibration: {self.spec_field} needs calibration data")
+        return self.calibration
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a technique made, and what it tells of itself."""
+
+    candidate: Candidate
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,23 @@
+"""The one table of techniques; a test compares it with the members of the API's Step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from plimsoll_api.spec import Step
+from plimsoll_job.techniques import distill, prune, quantize
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+
+Technique = Callable[[Any, Candidate, Bench], Applied]
+
+TECHNIQUES: dict[str, Technique] = {
+    "prune": prune.apply,
+    "distill": distill.apply,
+    "quantize": quantize.apply,
+}
+
+
+def technique_of(step: Step) -> str:
+    """Return the name of the one technique that the step configures."""
+    return next(name for name in TECHNIQUES if getattr(step, name) is not None)

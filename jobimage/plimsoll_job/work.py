@@ -1,0 +1,117 @@
+"""Finished work of one plan, kept in the store so that a pod that was killed is gone on from.
+
+<output>/work/<plan digest>/step-00/ … holds the candidate after each step: its weights as safetensors, and how its
+module came from the factory's as JSON. Nothing is ever unpickled. done.json tells the artifacts once all is published.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from plimsoll_api.artifact import ArtifactRef, StepRecord
+from plimsoll_api.model import Model, digest_of
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.model import SourceModel, load_strictly
+from plimsoll_job.publish.files import write_directory, write_file
+from plimsoll_job.techniques.prune.coupling import cut
+from plimsoll_job.techniques.shape import Candidate, Cut
+
+STATE_FILE = "state.json"
+WEIGHTS_FILE = "model.safetensors"
+GRAPH_FILE = "model.onnx"
+DONE_FILE = "done.json"
+
+
+class SavedCut(Model):
+    """A Cut on disk."""
+
+    layer: str
+    channels: list[int]
+
+
+class SavedStep(Model):
+    """The state after one step, with digests of the files beside it."""
+
+    cuts: list[SavedCut]
+    sparse: list[str]
+    records: list[StepRecord]
+    weights_digest: str
+    graph_digest: str | None = None
+
+
+class Done(Model):
+    """What a finished plan came to."""
+
+    baseline: ArtifactRef
+    candidate: ArtifactRef
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work directory of one plan."""
+
+    directory: Path
+    sample_shape: tuple[int, ...] = ()
+
+    def save(self, index: int, candidate: Candidate, records: list[StepRecord]) -> None:
+        """Keep the candidate as it is after the step of this index."""
+        weights = save_safetensors({name: value.contiguous() for name, value in candidate.module.state_dict().items()})
+        state = SavedStep(
+            cuts=[SavedCut(layer=one.layer, channels=list(one.channels)) for one in candidate.cuts],
+            sparse=sorted(candidate.sparse),
+            records=records,
+            weights_digest=digest_of(weights),
+            graph_digest=None if candidate.graph is None else digest_of(candidate.graph),
+        )
+        graph = {} if candidate.graph is None else {GRAPH_FILE: candidate.graph}
+        write_directory(self._step(index), {WEIGHTS_FILE: weights, STATE_FILE: state.canonical_json(), **graph})
+
+    def resume(self, steps: int, source: SourceModel) -> tuple[int, Candidate, list[StepRecord]]:
+        """Return how many steps are finished, the candidate after them, their records; damaged states are passed over."""
+        for finished in range(steps, 0, -1):
+            saved = self._read(finished - 1, source)
+            if saved is not None:
+                return finished, *saved
+        return 0, Candidate(source.build()), []
+
+    def finish(self, done: Done) -> None:
+        """Remember the artifacts, and drop the states that are no longer needed."""
+        write_file(self.directory / DONE_FILE, done.canonical_json())
+        for step in self.directory.glob("step-*"):
+            shutil.rmtree(step, ignore_errors=True)
+
+    def finished(self) -> Done | None:
+        """Return what the plan came to, None while it is not finished."""
+        try:
+            return Done.model_validate_json((self.directory / DONE_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def _step(self, index: int) -> Path:
+        return self.directory / f"step-{index:02d}"
+
+    def _read(self, index: int, source: SourceModel) -> tuple[Candidate, list[StepRecord]] | None:
+        directory = self._step(index)
+        try:
+            state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
+            weights = (directory / WEIGHTS_FILE).read_bytes()
+            graph = None if state.graph_digest is None else (directory / GRAPH_FILE).read_bytes()
+        except (OSError, ValidationError):
+            return None
+        if digest_of(weights) != state.weights_digest or (graph is not None and digest_of(graph) != state.graph_digest):
+            return None
+        cuts = tuple(Cut(one.layer, tuple(one.channels)) for one in state.cuts)
+        try:
+            module = source.build()
+            module = cut(module, self.sample_shape, cuts) if cuts else module
+            load_strictly(module, load_safetensors(weights), "work directory")
+        except (UserError, SafetensorError, ValueError, KeyError, RuntimeError):
+            return None
+        return Candidate(module, cuts, frozenset(state.sparse), graph), state.records
