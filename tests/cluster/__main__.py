@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.cluster import binaries, lifecycle
 from tests.cluster.errors import ClusterError
@@ -36,11 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
         )  # fmt: skip
         sub.set_defaults(mode=Mode.NODE)
         if command == "up":
+            sub.add_argument(
+                "--fake-config",
+                action="append",
+                default=[],
+                type=Path,
+                help="more stages and logs for kwok",
+            )
             sub.add_argument("--no-images", action="store_true", help="leave the project's images out")
     within = commands.add_parser("with", help="run a command with a cluster up; take down what was started for it")
     within.add_argument("program", nargs="+", metavar="COMMAND", help="what to run, after --")
     commands.add_parser("images", help="make the project's images anew in a cluster that is up, if they changed")
-    commands.add_parser("down", help="take a cluster down, leaving nothing but its images on disk")
+    down = commands.add_parser("down", help="take a cluster down, leaving nothing but images and logs on disk")
+    down.add_argument("--wipe", action="store_true", help="leave not even those")
     commands.add_parser("status", help="say what runs; exit 1 when the API server does not answer")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
     options = parser.parse_args(arguments)
@@ -59,7 +68,8 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    cluster = Cluster.up(options.name, mode=options.mode, images=not options.no_images)
+    images, configs = not options.no_images, options.fake_config
+    cluster = Cluster.up(options.name, mode=options.mode, images=images, fake_configs=configs)
     say(f"up; export KUBECONFIG={cluster.kubeconfig}; kubectl: {binaries.tool('kubectl')}")
     return 0
 
@@ -68,7 +78,7 @@ def _down(options: argparse.Namespace) -> int:
     if os.environ.get("PLIMSOLL_KUBECONFIG"):
         say("the cluster of PLIMSOLL_KUBECONFIG is not ours to take down")
         return 0
-    lifecycle.take_down(options.name)
+    lifecycle.take_down(options.name, wipe=options.wipe)
     return 0
 
 

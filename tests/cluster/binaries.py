@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.cluster.progress import say
 from tests.cluster.settings import Mode, cache_directory
 
 _SOURCES = Path(__file__).parent / "go"
+_KEPT_SECONDS = 7 * 86400
 KUBERNETES = "v1.34.4"
 HELM = "v4.3.1"
 KWOK = "v0.8.0"
@@ -35,10 +37,12 @@ class Build:
     programs: tuple[str, ...]
     module: str | None = None
     flags: str = "-s -w"
+    data: str | None = None
+    """A folder of the packages' module that the programs need beside them, as `module@version/path`."""
 
     def key(self) -> str:
         """Return a name for what this build makes, that changes when its sources do."""
-        digest = hashlib.sha256(repr((self.packages, self.flags)).encode())
+        digest = hashlib.sha256(repr((self.packages, self.flags, self.data)).encode())
         if self.module:
             for file in sorted((_SOURCES / self.module).rglob("*")):
                 if file.is_file():
@@ -63,7 +67,12 @@ BUILDS = (
     ),
     Build(packages=("./coredns", "./pause"), programs=("coredns", "pause"), module="node"),
     Build(packages=(f"helm.sh/helm/v4/cmd/helm@{HELM}",), programs=("helm",), flags=""),
-    Build(packages=(f"sigs.k8s.io/kwok/cmd/kwok@{KWOK}",), programs=("kwok",), flags=""),
+    Build(
+        packages=(f"sigs.k8s.io/kwok/cmd/kwok@{KWOK}",),
+        programs=("kwok",),
+        flags="",
+        data=f"sigs.k8s.io/kwok@{KWOK}/kustomize/stage",
+    ),
 )
 _NEEDED = {
     Mode.API_ONLY: ("kube-apiserver", "etcd", "kubectl"),
@@ -128,6 +137,7 @@ def _installed(program: str) -> bool:
 def _ensure(build: Build) -> Path:
     target = cache_directory() / "bin" / build.key()
     if target.is_dir():
+        os.utime(target)
         return target
     if not shutil.which("go"):
         raise ClusterError("go is not installed: it builds Kubernetes from its sources")
@@ -150,10 +160,17 @@ def _make(build: Build, target: Path) -> None:
             run(*command, *build.packages, cwd=_SOURCES / build.module, environment=environment)
         else:
             run("go", "install", *build.packages, cwd=Path(scratch), environment=environment)
+        if build.data:
+            modules = run("go", "env", "GOMODCACHE").strip()
+            shutil.copytree(Path(modules) / build.data, output / Path(build.data).name)
+            run("chmod", "-R", "u+w", output)  # the module cache is read-only
         if (output / "server").exists():  # etcd's main package is called so
             (output / "server").rename(output / "etcd")
         absent = [name for name in build.programs if not (output / name).exists()]
         if absent:
             raise ClusterError(f"the build made no {', '.join(absent)}")
         output.rename(target)
+    for other in target.parent.glob(f"{build.programs[0]}-*"):
+        if time.time() - other.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
     say(f"built {', '.join(build.programs)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +28,19 @@ class Cluster:
     _host_address: str | None = field(default=None, repr=False)
 
     @classmethod
-    def up(cls, name: str | None = None, *, mode: Mode = Mode.NODE, images: bool = True) -> Self:
+    def up(
+        cls,
+        name: str | None = None,
+        *,
+        mode: Mode = Mode.NODE,
+        images: bool = True,
+        fake_configs: Sequence[Path] = (),
+    ) -> Self:
         """Bring the instance `name` up to `mode`, or use the cluster that `PLIMSOLL_KUBECONFIG` names.
 
         A node gets the project's images as the checkout is now, unless `images` is false; a given cluster must have
         them, by the names in `tests.cluster.project_images`, or be able to pull them.
+        With fake nodes, the documents in `fake_configs` (Stage, ClusterLogs, …) are laid over kwok's default stages.
         Raises ClusterError when it does not come up; then call again, or take it down with the command.
         """
         given = os.environ.get("PLIMSOLL_KUBECONFIG")
@@ -40,7 +49,7 @@ class Cluster:
         chosen = name or default_name()
         there = lifecycle.answers(chosen)
         wanted = PROJECT_IMAGES if images and mode is Mode.NODE else ()
-        instance = lifecycle.bring_up(chosen, mode, wanted)
+        instance = lifecycle.bring_up(chosen, mode, wanted, fake_configs)
         return cls(chosen, instance.kubeconfig, not there, instance.host_address)
 
     @classmethod

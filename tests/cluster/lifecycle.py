@@ -6,12 +6,14 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 from tests.cluster import (
     addons,
     binaries,
     certificates,
     control_plane,
+    fake_nodes,
     images,
     machine,
     network,
@@ -24,13 +26,15 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.locks import exclusive
 from tests.cluster.progress import say
 from tests.cluster.project_images import ProjectImage
-from tests.cluster.settings import Instance, Mode, claim_instance, find_instance
+from tests.cluster.settings import Instance, Mode, claim_instance, find_instance, storage_directory
 
 
-def bring_up(name: str, mode: Mode, wanted_images: Iterable[ProjectImage] = ()) -> Instance:
+def bring_up(
+    name: str, mode: Mode, wanted_images: Iterable[ProjectImage] = (), fake_configs: Iterable[Path] = ()
+) -> Instance:
     """Bring the instance `name` up to at least `mode`; what runs already is left as it is.
 
-    A node gets the wanted images as the checkout is now, also when it was up before.
+    A node gets the wanted images as the checkout is now, also when it was up before; kwok gets the configurations.
     """
     if os.geteuid() != 0:
         raise ClusterError(
@@ -40,6 +44,10 @@ def bring_up(name: str, mode: Mode, wanted_images: Iterable[ProjectImage] = ()) 
     with exclusive(f"cluster-{name}"):
         with exclusive("slots"):
             instance = claim_instance(name)
+        if mode is Mode.FAKE_NODES and processes.running(instance, "kubelet"):
+            raise ClusterError(f"the cluster {name!r} has a real node; give the one with fake nodes another name")
+        if mode is Mode.NODE and processes.running(instance, "kwok"):
+            raise ClusterError(f"the cluster {name!r} has fake nodes; give the one with a real node another name")
         network.create(instance)
         certificates.create(instance)
         if mode is Mode.NODE:
@@ -49,6 +57,8 @@ def bring_up(name: str, mode: Mode, wanted_images: Iterable[ProjectImage] = ()) 
         control_plane.start_api(instance)
         if mode >= Mode.FAKE_NODES:
             control_plane.start_controllers(instance)
+        if mode is Mode.FAKE_NODES:
+            fake_nodes.start(instance, fake_configs)
         if mode is Mode.NODE:
             images.ensure_system(instance)
             addons.make_volumes(instance)
@@ -58,22 +68,30 @@ def bring_up(name: str, mode: Mode, wanted_images: Iterable[ProjectImage] = ()) 
     return instance
 
 
-def take_down(name: str) -> None:
-    """Stop and remove all that the instance `name` has on this machine, but for the images it keeps on disk."""
+def take_down(name: str, *, wipe: bool = False) -> None:
+    """Stop and remove all that the instance `name` has on this machine, but for its images and logs.
+
+    With `wipe` those go too. Does nothing when there is nothing.
+    """
     with exclusive(f"cluster-{name}"):
         instance = find_instance(name)
-        if instance is None:
-            return
-        node.stop(instance)
-        addons.wipe_volumes(instance)
-        processes.stop(instance, processes.started_names(instance))
-        network.remove(instance)
-        shutil.rmtree(instance.etcd_data, ignore_errors=True)
-        # The slot goes with this folder, so last: until then a second `down` finds the rest.
-        shutil.rmtree(instance.runtime)
-        with contextlib.suppress(OSError):  # other instances are up
-            instance.runtime.parent.rmdir()
-    say(f"cluster {name} is down")
+        if instance is not None:
+            _remove(instance)
+        if wipe:
+            shutil.rmtree(storage_directory(name), ignore_errors=True)
+
+
+def _remove(instance: Instance) -> None:
+    node.stop(instance)
+    addons.wipe_volumes(instance)
+    processes.stop(instance, processes.started_names(instance))
+    network.remove(instance)
+    shutil.rmtree(instance.etcd_data, ignore_errors=True)
+    # The slot goes with this folder, so last: until then a second `down` finds the rest.
+    shutil.rmtree(instance.runtime)
+    with contextlib.suppress(OSError):  # other instances are up
+        instance.runtime.parent.rmdir()
+    say(f"cluster {instance.name} is down")
 
 
 def answers(name: str) -> bool:

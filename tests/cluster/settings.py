@@ -80,7 +80,7 @@ class Instance:
     @property
     def storage(self) -> Path:
         """What lies on disk: images (kept between runs), pods' files, volumes and logs."""
-        return cache_directory() / "clusters" / self.name
+        return storage_directory(self.name)
 
     @property
     def images(self) -> Path:
@@ -157,6 +157,11 @@ def runtime_directory(name: str) -> Path:
     """Return where the short-lived files of the instance `name` lie, whether it runs or not."""
     # Not below the cache: a Unix socket's path has at most 107 characters.
     return Path("/run/plimsoll") / check_name(name)
+
+
+def storage_directory(name: str) -> Path:
+    """Return where the instance `name` keeps what lies on disk, whether it runs or not."""
+    return cache_directory() / "clusters" / check_name(name)
 
 
 def check_name(name: str) -> str:
