@@ -74,7 +74,7 @@ class Work:
         write_directory(self._step(index), {WEIGHTS_FILE: weights, STATE_FILE: state.canonical_json(), **graph})
 
     def resume(self, steps: int, source: SourceModel) -> tuple[int, Candidate, list[StepRecord]]:
-        """Return how many steps are finished, the candidate after them, their records; damaged states are passed over."""
+        """Return the number of finished steps, the candidate after them and their records; pass over damaged states."""
         for finished in range(steps, 0, -1):
             saved = self._read(finished - 1, source)
             if saved is not None:

@@ -1,4 +1,4 @@
-"""The digits example's model and data: `python -m plimsoll_job.examples.digits --models DIR --data DIR`.
+"""The digits example's model and data: `python -m plimsoll_job.examples.digits MODELS DATA`.
 
 scikit-learn carries 1,797 handwritten digits of 8x8 pixels, in the order they were collected: the first half was
 written by other people than the second, so the second half is held out. Runs in the job image and on any machine.
@@ -22,6 +22,7 @@ from plimsoll_job.techniques.distill.training import predict, split_samples
 from plimsoll_job.zoo import digits_cnn
 
 TRAIN_SAMPLES = 898
+CALIBRATION_SAMPLES = 512
 EPOCHS = 15
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-3
@@ -74,6 +75,7 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     weights = {name: value.contiguous() for name, value in module.state_dict().items()}
     write_file(models / "digits-cnn" / "model.safetensors", save_safetensors(weights))
     save_npz(data / "digits-train.npz", inputs=train_images, labels=train_labels)
+    save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)
     right = predict(module, torch.from_numpy(test_images)).argmax(dim=1).numpy() == test_labels
     return float(right.mean())
@@ -82,8 +84,8 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
 def main() -> None:
     """Prepare the example below the two directories."""
     parser = argparse.ArgumentParser(prog="python -m plimsoll_job.examples.digits", description=__doc__)
-    parser.add_argument("--models", type=Path, required=True, help="the directory of the claim that holds models")
-    parser.add_argument("--data", type=Path, required=True, help="the directory of the claim that holds data")
+    parser.add_argument("models", type=Path, help="the directory of the claim that holds models")
+    parser.add_argument("data", type=Path, help="the directory of the claim that holds data")
     arguments = parser.parse_args()
     accuracy = prepare(arguments.models, arguments.data)
     print(f"The digits CNN answers {accuracy:.1%} of the held-out half rightly.")

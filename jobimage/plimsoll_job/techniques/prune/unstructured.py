@@ -41,10 +41,9 @@ def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> A
     order = torch.argsort(magnitudes, stable=True)
     keep = torch.ones(len(magnitudes), dtype=torch.bool)
     keep[order[:wanted]] = False
+    masks = torch.split(keep, [weight.numel() for weight in weights.values()])
     with torch.no_grad():
-        for weight, mask in zip(
-            weights.values(), torch.split(keep, [weight.numel() for weight in weights.values()]), strict=True
-        ):
+        for weight, mask in zip(weights.values(), masks, strict=True):
             weight.mul_(mask.view_as(weight))
     bench.reporter.report("prune", 1, f"{wanted / total:.1%} of the parameters are zero")
     zeros = {name: round(float((weight == 0).float().mean()), 6) for name, weight in weights.items()}
