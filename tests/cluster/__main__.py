@@ -68,17 +68,13 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    images, configs = not options.no_images, options.fake_config
-    cluster = Cluster.up(options.name, mode=options.mode, images=images, fake_configs=configs)
-    say(f"up; export KUBECONFIG={cluster.kubeconfig}; kubectl: {binaries.tool('kubectl')}")
-    return 0
-
-
-def _down(options: argparse.Namespace) -> int:
     if os.environ.get("PLIMSOLL_KUBECONFIG"):
-        say("the cluster of PLIMSOLL_KUBECONFIG is not ours to take down")
+        say(f"using the cluster of {Cluster.up().kubeconfig}")
         return 0
-    lifecycle.take_down(options.name, wipe=options.wipe)
+    # Not by Cluster.up: after an interrupt the next `up` goes on with what is there.
+    wanted = () if options.no_images or options.mode is not Mode.NODE else PROJECT_IMAGES
+    instance = lifecycle.bring_up(options.name, options.mode, wanted, options.fake_config)
+    say(f"up; export KUBECONFIG={instance.kubeconfig}; kubectl: {binaries.tool('kubectl')}")
     return 0
 
 

@@ -41,7 +41,7 @@ class Cluster:
         A node gets the project's images as the checkout is now, unless `images` is false; a given cluster must have
         them, by the names in `tests.cluster.project_images`, or be able to pull them.
         With fake nodes, the documents in `fake_configs` (Stage, ClusterLogs, …) are laid over kwok's default stages.
-        Raises ClusterError when it does not come up; then call again, or take it down with the command.
+        Raises ClusterError when it does not come up; what was started for it is then taken down again.
         """
         given = os.environ.get("PLIMSOLL_KUBECONFIG")
         if given:
@@ -49,7 +49,12 @@ class Cluster:
         chosen = name or default_name()
         there = lifecycle.answers(chosen)
         wanted = PROJECT_IMAGES if images and mode is Mode.NODE else ()
-        instance = lifecycle.bring_up(chosen, mode, wanted, fake_configs)
+        try:
+            instance = lifecycle.bring_up(chosen, mode, wanted, fake_configs)
+        except BaseException:
+            if not there:
+                lifecycle.take_down(chosen)
+            raise
         return cls(chosen, instance.kubeconfig, not there, instance.host_address)
 
     @classmethod

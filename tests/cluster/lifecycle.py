@@ -87,7 +87,10 @@ def _remove(instance: Instance) -> None:
     processes.stop(instance, processes.started_names(instance))
     network.remove(instance)
     shutil.rmtree(instance.etcd_data, ignore_errors=True)
-    # The slot goes with this folder, so last: until then a second `down` finds the rest.
+    # The slot last: until then a second `down` finds the rest.
+    for entry in instance.runtime.iterdir():
+        if entry.name != "slot":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     shutil.rmtree(instance.runtime)
     with contextlib.suppress(OSError):  # other instances are up
         instance.runtime.parent.rmdir()
