@@ -75,7 +75,7 @@ def without_a_cluster() -> bool:
     plimsoll = [sys.executable, "-m", "plimsoll_cli"]
     models, data = WORK / "models", WORK / "data"
     mounts = ["--mount", f"models={models}", "--mount", f"data={data}"]
-    train = [sys.executable, "-m", "plimsoll_job.examples.digits", "--models", str(models), "--data", str(data)]
+    train = [sys.executable, "-m", "plimsoll_job.examples.digits", str(models), str(data)]
     job = [*plimsoll, "run", str(EXAMPLE / "job.yaml"), *mounts, "--report", str(WORK / "report.json")]
     steps = [("train the model that is to be compressed", train), ("compress, evaluate and judge it", job)]
     for text, command in steps:
