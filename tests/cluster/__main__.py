@@ -78,6 +78,14 @@ def _up(options: argparse.Namespace) -> int:
     return 0
 
 
+def _down(options: argparse.Namespace) -> int:
+    if os.environ.get("PLIMSOLL_KUBECONFIG"):
+        say("the cluster of PLIMSOLL_KUBECONFIG is not ours to take down")
+        return 0
+    lifecycle.take_down(options.name, wipe=options.wipe)
+    return 0
+
+
 def _with(options: argparse.Namespace) -> int:
     # An ordinary kill then takes the cluster down too, as an interrupt does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
