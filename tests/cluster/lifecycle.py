@@ -26,7 +26,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.locks import exclusive
 from tests.cluster.progress import say
 from tests.cluster.project_images import ProjectImage
-from tests.cluster.settings import Instance, Mode, claim_instance, find_instance, storage_directory
+from tests.cluster.settings import Instance, Mode, cache_directory, claim_instance, find_instance, storage_directory
 
 
 def bring_up(
@@ -78,7 +78,8 @@ def take_down(name: str, *, wipe: bool = False) -> None:
         if instance is not None:
             _remove(instance)
         if wipe:
-            shutil.rmtree(storage_directory(name), ignore_errors=True)
+            cache = instance.cache if instance else cache_directory()
+            shutil.rmtree(storage_directory(name, cache), ignore_errors=True)
 
 
 def _remove(instance: Instance) -> None:

@@ -46,6 +46,8 @@ class Instance:
 
     name: str
     slot: int
+    cache: Path
+    """The cache that it was brought up with, which another checkout need not share."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -80,7 +82,7 @@ class Instance:
     @property
     def storage(self) -> Path:
         """What lies on disk: images (kept between runs), pods' files, volumes and logs."""
-        return storage_directory(self.name)
+        return storage_directory(self.name, self.cache)
 
     @property
     def images(self) -> Path:
@@ -159,9 +161,9 @@ def runtime_directory(name: str) -> Path:
     return Path("/run/plimsoll") / check_name(name)
 
 
-def storage_directory(name: str) -> Path:
+def storage_directory(name: str, cache: Path) -> Path:
     """Return where the instance `name` keeps what lies on disk, whether it runs or not."""
-    return cache_directory() / "clusters" / check_name(name)
+    return cache / "clusters" / check_name(name)
 
 
 def check_name(name: str) -> str:
@@ -174,10 +176,10 @@ def check_name(name: str) -> str:
 def find_instance(name: str) -> Instance | None:
     """Return the instance `name` if it has been brought up, at least in part, and not taken down since."""
     try:
-        slot = int((runtime_directory(name) / "slot").read_text())
+        slot, cache = (runtime_directory(name) / "slot").read_text().splitlines()
     except (FileNotFoundError, ValueError):
         return None
-    return Instance(name, slot)
+    return Instance(name, int(slot), Path(cache))
 
 
 def instances() -> list[Instance]:
@@ -197,7 +199,7 @@ def claim_instance(name: str) -> Instance:
     free = next((slot for slot in range(SLOTS) if slot not in taken), None)
     if free is None:
         raise ClusterError(f"{SLOTS} clusters are up already; take one down with `python -m tests.cluster down`")
-    instance = Instance(name, free)
+    instance = Instance(name, free, cache_directory())
     instance.runtime.mkdir(parents=True, exist_ok=True)
-    (instance.runtime / "slot").write_text(str(free))
+    (instance.runtime / "slot").write_text(f"{free}\n{instance.cache}\n")
     return instance
