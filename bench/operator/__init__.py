@@ -1,0 +1,1 @@
+"""How fast and how lightly the operator works: many CompressionJobs on a real API server, their pods pretended."""
