@@ -58,6 +58,8 @@ def start_controllers(instance: Instance) -> None:
         instance, "kube-controller-manager", tool("kube-controller-manager"), *common,
         "--kubeconfig", keys / "controller-manager.kubeconfig", "--use-service-account-credentials",
         "--concurrent-job-syncs", "20", "--root-ca-file", keys / "ca.crt",
+        # A claim that is made together with its volume misses it at first, and binds in the next round.
+        "--pvclaimbinder-sync-period", "1s",
         "--service-account-private-key-file", keys / "service-account.key",
         "--cluster-signing-cert-file", keys / "ca.crt", "--cluster-signing-key-file", keys / "ca.key",
     )  # fmt: skip
