@@ -115,4 +115,4 @@ bench: venv ## Measure the figures of the README
 	$(PYTHON) -m tests.bench
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
-	$(PYTHON) -m tests.bench_operator
+	$(PYTHON) -m bench.operator
