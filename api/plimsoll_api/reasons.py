@@ -53,6 +53,7 @@ class Reason(StrEnum):
     NOTHING_TO_ROLL_BACK_TO = "NothingToRollBackTo"
     FALLBACK_DAMAGED = "FallbackDamaged"
     NEVER_ROLLED_BACK = "NeverRolledBack"
+    NAME_TAKEN = "NameTaken"
 
 
 #: What each reason means, for people; the reference page is generated from it and a test keeps it complete.
@@ -87,4 +88,5 @@ MEANINGS: dict[Reason, str] = {
     Reason.NOTHING_TO_ROLL_BACK_TO: "The current revision failed and there is no other good one; the pointer stays.",
     Reason.FALLBACK_DAMAGED: "The last good revision's bytes are not whole; the pointer stays.",
     Reason.NEVER_ROLLED_BACK: "The pointer never went back by itself.",
+    Reason.NAME_TAKEN: "An object of the name that the operator needs belongs to someone else; it is left alone.",
 }

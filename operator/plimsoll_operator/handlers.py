@@ -1,0 +1,46 @@
+"""What kopf watches. No logic here: every event goes to the intake, which feeds the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from plimsoll_api import GROUP, VERSION
+from plimsoll_operator.cluster.resources import OWN_KINDS, Json, Resource
+
+Intake = Callable[[Resource, str | None, Json], None]
+
+
+def register(intake: Intake) -> kopf.OperatorRegistry:
+    """Return a registry in which the events of the three kinds go to the intake."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    async def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+    def follow(resource: Resource) -> None:
+        @kopf.on.event(GROUP, VERSION, resource.plural, id=f"intake-{resource.plural}", registry=registry)
+        async def event(event: Any, **_: Any) -> None:
+            intake(resource, event["type"], event["object"])
+
+    for resource in OWN_KINDS:
+        follow(resource)
+    return registry
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Return kopf's settings: timeouts that a frozen watch cannot outlive, and nothing written but by us."""
+    settings = kopf.OperatorSettings()
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.connect_timeout = 10
+    settings.watching.inactivity_timeout = 70
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 30
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.process.ultimate_exiting_timeout = 20
+    return settings

@@ -1,0 +1,1 @@
+"""CompressionJobs: observe, decide, and the manifests of what is decided."""

@@ -1,0 +1,1 @@
+"""ModelReleases: which revision serves, and what a re-evaluation does about it."""
