@@ -60,7 +60,7 @@ class Audit:
             for namespace in self._namespaces:
                 pages = self._cluster.pages(watched.resource, namespace, query=query, accept=METADATA_ONLY)
                 async for page in pages:
-                    for item in page["items"]:
+                    for item in page["items"] or []:
                         home, name = item["metadata"]["namespace"], item["metadata"]["name"]
                         version = version_number(item)
                         if (watched.told(home, name) or 0) < version:

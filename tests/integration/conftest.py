@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from kubernetes import client, config
 from tests.cluster import Cluster, Mode
+from tests.integration.operator_fixtures import controllers, operator, puppet, session_puppet, space
+
+__all__ = ["controllers", "operator", "puppet", "session_puppet", "space"]
 
 CRDS = Path(__file__).parents[2] / "crds"
 

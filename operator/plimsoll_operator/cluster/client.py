@@ -78,7 +78,7 @@ class Cluster:
 
     async def list(self, resource: Resource, namespace: str, **query: str) -> list[Json]:
         """Return all objects that the selectors match, as they are now."""
-        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"]]
+        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"] or []]
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create the object and return it, or raise AlreadyExistsError."""

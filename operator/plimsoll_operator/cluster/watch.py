@@ -71,7 +71,7 @@ class Watch:
         version = ""
         async for page in self._cluster.pages(self._resource, self._namespace, query=query):
             version = page["metadata"]["resourceVersion"]
-            for item in page["items"]:
+            for item in page["items"] or []:
                 seen.add((item["metadata"]["namespace"], item["metadata"]["name"]))
                 self._changed(item)
         for namespace, name in set(self._known()) - seen:
