@@ -70,6 +70,8 @@ class Cluster:
         page_query = {"limit": str(PAGE_SIZE), **query}
         while True:
             page = await self._request("GET", resource.path(namespace), query=page_query, accept=accept)
+            # An empty list of metadata alone says null.
+            page["items"] = page.get("items") or []
             yield page
             token = page["metadata"].get("continue")
             if not token:
@@ -78,7 +80,7 @@ class Cluster:
 
     async def list(self, resource: Resource, namespace: str, **query: str) -> list[Json]:
         """Return all objects that the selectors match, as they are now."""
-        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"] or []]
+        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"]]
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create the object and return it, or raise AlreadyExistsError."""
