@@ -74,7 +74,7 @@ verify: generate ## Fail when a generated file is not what the sources make
 # The programs of the cluster are built while the unit tests run; both locks and the cache make that safe.
 test: venv ## All tests: unit, images, API server, cluster (whatever it starts it takes down)
 	@begun=$$(date +%s); mkdir -p build; \
-	$(CLUSTER) build > build/cluster-build.log 2>&1 & builder=$$!; \
+	nice -n 10 $(CLUSTER) build > build/cluster-build.log 2>&1 & builder=$$!; \
 	trap 'kill $$builder 2>/dev/null' EXIT; \
 	$(MAKE) --no-print-directory check verify && \
 	$(MAKE) --no-print-directory test-images && \

@@ -13,7 +13,7 @@ from tests.cluster import binaries, lifecycle
 from tests.cluster.errors import ClusterError
 from tests.cluster.handle import Cluster
 from tests.cluster.progress import say
-from tests.cluster.project_images import PROJECT_IMAGES
+from tests.cluster.project_images import PROJECT_IMAGES, fast_image
 from tests.cluster.settings import Mode, default_name, find_instance
 
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default=default_name(), help="which instance (PLIMSOLL_CLUSTER, or default)")
     commands = parser.add_subparsers(dest="command", required=True)
     for command, meaning in (
-        ("build", "build what a cluster runs, without starting one"),
+        ("build", "build what a cluster and its images are made of, without starting one"),
         ("up", "bring a cluster up; what runs already is left as it is"),
     ):
         sub = commands.add_parser(command, help=meaning)
@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("status", help="say what runs; exit 1 when the API server does not answer")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
     options = parser.parse_args(arguments)
+    # An ordinary kill then ends what was started here (a build, a cluster of `with`), as an interrupt does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return int(_COMMANDS[options.command](options))
     except KeyboardInterrupt:
@@ -64,6 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     binaries.build(options.mode)
+    if options.mode is Mode.NODE:
+        for image in PROJECT_IMAGES:
+            fast_image(image)
     return 0
 
 
@@ -87,8 +92,6 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _with(options: argparse.Namespace) -> int:
-    # An ordinary kill then takes the cluster down too, as an interrupt does.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with Cluster.up(options.name) as cluster:
         environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "PLIMSOLL_CLUSTER": options.name}
         return subprocess.run(options.program, env=environment, check=False).returncode
