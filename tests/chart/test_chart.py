@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import Cluster, Mode, tool
+
+from plimsoll_operator.settings import Settings, parse_settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "plimsoll"
@@ -134,6 +137,26 @@ def test_the_operator_is_granted_what_its_readme_says_and_nothing_else() -> None
     assert granted == stated
 
 
+def test_named_namespaces_get_roles_of_their_own_and_no_cluster_role() -> None:
+    objects = render({"namespaces[0]": "vision", "namespaces[1]": "speech", "rbac.aggregate": "false"})
+    assert not [o for o in objects if o["kind"].startswith("ClusterRole")]
+    homes = [o["metadata"]["namespace"] for o in objects if o["kind"] == "RoleBinding"]
+    assert sorted(homes) == ["plimsoll-system", "speech", "vision"]
+    env = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "PLIMSOLL_NAMESPACES", "value": "vision,speech"} in env
+
+
+def test_the_operator_knows_every_variable_that_the_chart_sets() -> None:
+    env = one(render({"namespaces[0]": "vision"}), "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+    given = {variable["name"]: variable.get("value", "x") for variable in env}
+    settings = parse_settings([], given)
+    known = Path(str(sys.modules[Settings.__module__].__file__)).read_text()
+    assert not [name for name in given if f'"{name}"' not in known]
+    assert settings.namespaces == ("vision",)
+    assert settings.job_image == "docker.io/plimsoll/job:dev"
+    assert settings.lease_name == "demo-plimsoll"
+
+
 def test_revisions_are_not_for_people_to_write() -> None:
     edit = one(render(), "ClusterRole", "demo-plimsoll-edit")
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
@@ -173,6 +196,8 @@ def test_an_existing_service_account_must_be_named() -> None:
     [
         ("replica=2", "replica"),
         ("replicas=two", "replicas"),
+        ("log.level=LOUD", "level"),
+        ("namespaces[0]=Not_One", "namespaces"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("image.digest=abc", "digest"),
         ("image.repository=plimsoll/operator:dev", "repository"),

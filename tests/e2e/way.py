@@ -163,12 +163,18 @@ class Way:
 
     def read_metrics(self, prometheus: Prometheus) -> list[Claim]:
         """What happened stands in Prometheus."""
-        namespace = f'namespace="{self.kube.namespace}"'
+        mine = f'namespace="{self.kube.namespace}"'
         claims = []
         for text, query, wanted in (
-            ("Prometheus counts the passed verdict", f'plimsoll_verdicts_total{{{namespace},verdict="Pass"}}', 1),
-            ("Prometheus counts the failed verdicts", f'plimsoll_verdicts_total{{{namespace},verdict="Fail"}}', 1),
-            ("Prometheus counts the rollback", f"plimsoll_rollbacks_total{{{namespace}}}", 1),
+            ("Prometheus counts the verdict Pass", 'plimsoll_verdicts_total{verdict="Pass"}', 1),
+            (
+                "Prometheus counts the verdict Fail of a job and of a re-evaluation",
+                'plimsoll_verdicts_total{verdict="Fail"}',
+                2,
+            ),
+            ("Prometheus counts the rollback", f"plimsoll_rollbacks_total{{{mine}}}", 1),
+            ("Prometheus shows what serves", f"plimsoll_release_revision{{{mine}}}", 1),
+            ("Prometheus shows the artifact's size", f'plimsoll_model_size_bytes{{{mine},model="candidate"}}', 1),
         ):
             try:
                 total = prometheus.wait(f"sum({query})", wanted)
