@@ -21,9 +21,10 @@ from tests.cluster.progress import say
 
 ROOT = Path(__file__).parents[2]
 WARM_UP_JOBS = 3
+LOG_LINES = 30
 WARM_UP_SECONDS = 90
-#: More than twice what the slowest peer takes; then what has ended is reported.
-SECONDS_PER_JOB = 0.25
+#: Several times what the slowest peer takes on an idle machine; then what has ended by now is reported.
+SECONDS_PER_JOB = 0.6
 LEAST_SECONDS = 120
 #: The audit log is written in batches, at least one a second.
 AUDIT_SECONDS = 2.5
@@ -63,10 +64,12 @@ def measure(contender: Contender, jobs: int, crds: Path) -> figures.Figures:
         before = audit.count_all_writes(asyncio.run(load.read_metrics(kubeconfig)))
         limit_seconds = max(LEAST_SECONDS, SECONDS_PER_JOB * jobs)
         with Meter({contender.name: process.pid, **plane.pids()}) as meter:
-            observed = asyncio.run(load.put_through(kubeconfig, "bench", names, limit_seconds=limit_seconds))
+            observed = _put_through(plane, process, "bench", names, limit_seconds)
         after = audit.count_all_writes(asyncio.run(load.read_metrics(kubeconfig)))
         time.sleep(AUDIT_SECONDS)
         writes = audit.read(plane.audit_log)
+        if process.poll() is not None:
+            say(f"{contender.name} ended by itself with {process.returncode}; see {log_file(contender, plane)}")
     say(f"{contender.name}: {len(observed.ended)} of {jobs} jobs ended; transitions {dict(observed.transitions)}")
     in_jobs = [write for write in writes if write.namespace == "bench"]
     elsewhere = [write for write in writes if write.namespace not in ("bench", "warm-up")]
@@ -90,12 +93,23 @@ def measure(contender: Contender, jobs: int, crds: Path) -> figures.Figures:
 def _warm_up(contender: Contender, plane: ControlPlane, process: subprocess.Popen[bytes]) -> float:
     """Wait until a few jobs have gone through; return how long that took since the operator's start."""
     names = [f"warm-up-{number}" for number in range(WARM_UP_JOBS)]
-    observed = asyncio.run(load.put_through(plane.instance.kubeconfig, "warm-up", names, limit_seconds=WARM_UP_SECONDS))
+    observed = _put_through(plane, process, "warm-up", names, WARM_UP_SECONDS)
     if len(observed.ended) < len(names):
-        log = log_file(contender, plane).read_text(errors="replace").splitlines()[-30:]
+        log = log_file(contender, plane).read_text(errors="replace").splitlines()[-LOG_LINES:]
         state = "ended" if process.poll() is not None else "runs, but a job does not end"
         raise RuntimeError("\n".join([f"{contender.name} {state}; phases: {observed.phases}; its log ends:", *log]))
     return time.time() - psutil.Process(process.pid).create_time()
+
+
+def _put_through(
+    plane: ControlPlane, process: subprocess.Popen[bytes], namespace: str, names: list[str], limit_seconds: float
+) -> load.Observed:
+    kubeconfig = plane.instance.kubeconfig
+    return asyncio.run(
+        load.put_through(
+            kubeconfig, namespace, names, limit_seconds=limit_seconds, alive=lambda: process.poll() is None
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +40,12 @@ class Observed:
         return max(self.ended.values(), default=self.began) - self.began
 
 
-async def put_through(kubeconfig: Path, namespace: str, names: Sequence[str], *, limit_seconds: float) -> Observed:
-    """Create the jobs in parallel and return what was seen when all have ended, or when the time is over."""
+async def put_through(
+    kubeconfig: Path, namespace: str, names: Sequence[str], *, limit_seconds: float, alive: Callable[[], bool]
+) -> Observed:
+    """Create the jobs in parallel and return what was seen when all have ended, when the time is over, or when the
+    operator is no longer alive.
+    """
     observed = Observed()
     path = f"/apis/{API_VERSION}/namespaces/{namespace}/compressionjobs"
     async with _session(kubeconfig) as session:
@@ -52,7 +56,10 @@ async def put_through(kubeconfig: Path, namespace: str, names: Sequence[str], *,
             async with asyncio.timeout(limit_seconds):
                 observed.began = time.time()
                 await _create(session, path, names)
-                await watching
+                while alive() and not watching.done():
+                    await asyncio.wait({watching}, timeout=1)
+                if watching.done():
+                    watching.result()
         except TimeoutError:
             pass  # what has not ended by now shows in the figures
         finally:

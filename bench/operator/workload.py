@@ -8,6 +8,7 @@ from typing import Any
 
 from plimsoll_api import API_VERSION
 from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.gates import Metric
 from plimsoll_api.model import digest_of
 from plimsoll_api.report import (
     PROGRESS_MARK,
@@ -19,6 +20,7 @@ from plimsoll_api.report import (
     ModelFigures,
     Outcome,
     Progress,
+    RatioInterval,
     Report,
     Summary,
 )
@@ -88,6 +90,10 @@ def answers() -> Answers:
         flips=Flips(
             samples=_SAMPLES, both_right=9_820, right_to_wrong=30, wrong_to_right=20, both_wrong=130, changed=60
         ),
+        ratios=[
+            RatioInterval(metric=Metric.LATENCY_P50, batch_size=size, ratio=0.5, low=0.45, high=0.55, rounds=200)
+            for size in (1, 32)
+        ],
     ).canonical_json()
     digest = digest_of(report)
     compress = Summary(
