@@ -22,6 +22,9 @@ from plimsoll_job.progress import Reporter
 def compress_verb(arguments: argparse.Namespace) -> Summary:
     """Read the plan and carry it out."""
     plan = parse(Plan, read_text(arguments.plan), "plan")
+    # Read when torch is loaded: threads that wait by spinning take the cores from whoever else works on the node, and
+    # from each other: training beside one busy neighbour took ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch takes seconds to import, and the other verbs must not.
     from plimsoll_job.compress import compress  # noqa: PLC0415
 

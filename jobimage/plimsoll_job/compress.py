@@ -65,7 +65,8 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
 def make_deterministic() -> None:
     """Make torch choose the same arithmetic every time; slower kernels are the price."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # The same as use_deterministic_algorithms, which also imports the compiler: five seconds.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

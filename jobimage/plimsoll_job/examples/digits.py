@@ -23,6 +23,7 @@ from plimsoll_job.zoo import digits_cnn
 
 TRAIN_SAMPLES = 898
 CALIBRATION_SAMPLES = 512
+SCANNER_GAIN, SCANNER_OFFSET = 1.5, 0.3
 EPOCHS = 15
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-3
@@ -57,6 +58,15 @@ def train_baseline(images: NDArray[np.float32], labels: NDArray[np.int64], seed:
     return module.eval()
 
 
+def from_new_scanner(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the images as a brighter scanner would give them: more gain, and paper that is no longer quite black.
+
+    The float baseline takes it (96% instead of 98%), the int8 model does not: its ranges were calibrated on pixels from
+    0 to 1, and what lies beyond is clipped.
+    """
+    return images * np.float32(SCANNER_GAIN) + np.float32(SCANNER_OFFSET)
+
+
 def save_npz(path: Path, **arrays: Any) -> None:
     """Write the arrays; the file appears whole or not at all."""
     import io  # noqa: PLC0415
@@ -77,6 +87,7 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     save_npz(data / "digits-train.npz", inputs=train_images, labels=train_labels)
     save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)
+    save_npz(data / "digits-shifted.npz", inputs=from_new_scanner(test_images), labels=test_labels, digit=test_labels)
     right = predict(module, torch.from_numpy(test_images)).argmax(dim=1).numpy() == test_labels
     return float(right.mean())
 

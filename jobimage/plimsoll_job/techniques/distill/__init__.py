@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from plimsoll_api.spec import Distill
+from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
+from plimsoll_job.figures import count
 from plimsoll_job.load.data import check_classes
 from plimsoll_job.techniques.distill.losses import weights_of
 from plimsoll_job.techniques.distill.training import TrainingSet, predict, train
@@ -36,18 +40,20 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
         curve.append(loss)
         bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
 
+    macs = count(candidate.module, bench.sample_shape).macs * settings.batch_size
     try:
-        student = train(
-            candidate.module.to(device),
-            TrainingSet(inputs, teacher_logits, labels),
-            weights=weights,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate.value,
-            seed=bench.seed,
-            sparse=candidate.sparse,
-            on_epoch=on_epoch,
-        )
+        with _threads(thread_count(macs)):
+            student = train(
+                candidate.module.to(device),
+                TrainingSet(inputs, teacher_logits, labels),
+                weights=weights,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate.value,
+                seed=bench.seed,
+                sparse=candidate.sparse,
+                on_epoch=on_epoch,
+            )
     except FloatingPointError as error:
         raise UserError(f"{bench.spec_field}.learningRate: training diverged, {error}; try a smaller one") from error
     return Applied(
@@ -59,6 +65,17 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "loss": _thin(curve),
         },
     )
+
+
+@contextlib.contextmanager
+def _threads(wanted: int) -> Iterator[None]:
+    """Let torch use that many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _thin(curve: list[float]) -> list[float]:

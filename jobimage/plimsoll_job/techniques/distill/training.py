@@ -55,7 +55,7 @@ def train(
     order = torch.Generator().manual_seed(seed)
     samples = len(data.inputs)
     batches = len(split_samples(torch.arange(samples), batch_size))
-    optimizer = torch.optim.AdamW(student.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * batches)
     for epoch in range(1, epochs + 1):
         total = 0.0
