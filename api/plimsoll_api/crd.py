@@ -147,7 +147,7 @@ def object_schema(resource: type[Resource]) -> Schema:
     schema["properties"] |= {
         "apiVersion": {"type": "string", "description": "The version of this representation."},
         "kind": {"type": "string", "description": "The kind of this object."},
-        "metadata": {"type": "object"},
+        "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
     }
     schema["required"] = [name for name in schema.get("required", []) if name == "spec"]
     return {key: value for key, value in schema.items() if value != []}

@@ -40,7 +40,7 @@ class ManifestError(ValueError):
 def parse_yaml(text: str) -> list[CompressionJob | ModelRelease | ModelRevision]:
     """Return the objects of a YAML text of one or several documents, or raise ManifestError with all problems."""
     try:
-        documents = [document for document in yaml.load_all(text, _StrictLoader) if document is not None]
+        documents = [document for document in yaml.load_all(text, StrictLoader) if document is not None]
     except yaml.YAMLError as error:
         raise ManifestError([Problem("", f"no YAML: {error}")]) from error
     if not documents:
@@ -60,18 +60,20 @@ def parse_yaml(text: str) -> list[CompressionJob | ModelRelease | ModelRevision]
 def parse(document: Any) -> CompressionJob | ModelRelease | ModelRevision:
     """Return the object of one document, or raise ManifestError with all problems. A status in it is ignored."""
     kind = _kind_of(document)
-    content = {key: value for key, value in _without_nulls(document).items() if key != "status"}
+    content = _with_defaults_for_nulls(kind, {key: value for key, value in document.items() if key != "status"})
     try:
         text = json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ManifestError([Problem("", f"only JSON's types can be sent to the API server: {error}")]) from error
+    nulls = list(_nulls(content.get("spec", {}), ("spec",)))
     try:
         resource = kind.model_validate_json(text, strict=True, by_alias=True, by_name=False, context=STRUCTURE_ONLY)
     except ValidationError as error:
         problems = [_problem(kind, details) for details in error.errors()]
-        raise ManifestError(_sorted([*problems, *_broken_rules_of_sound_parts(kind, content, ())])) from error
-    if broken := _sorted(_broken_rules(resource, ())):
-        raise ManifestError(broken)
+        broken = list(_broken_rules_of_sound_parts(kind, content, ()))
+        raise ManifestError(_sorted([*nulls, *problems, *broken])) from error
+    if problems := _sorted([*nulls, *_broken_rules(resource, ())]):
+        raise ManifestError(problems)
     return resource
 
 
@@ -92,11 +94,27 @@ def _kind_of(document: Any) -> type[CompressionJob] | type[ModelRelease] | type[
     return KINDS[str(kind)]
 
 
-def _without_nulls(value: Any) -> Any:
-    """Return the value without null fields: the API server drops them before it looks."""
-    if isinstance(value, dict):
-        return {str(key): _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+def _with_defaults_for_nulls(model: type[Model], value: Any) -> Any:
+    """Return the value without the nulls of fields that have a default: the API server drops these, and only these."""
+    if isinstance(value, list):
+        return [_with_defaults_for_nulls(model, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    fields = {to_camel(name): field for name, field in model.model_fields.items()}
+    below = {name: _model_in(field.annotation) for name, field in fields.items()}
+    return {
+        name: _with_defaults_for_nulls(found, item) if (found := below.get(name)) else item
+        for name, item in value.items()
+        if not (item is None and name in fields and fields[name].get_default() is not None)
+    }
+
+
+def _nulls(value: Any, path: Path) -> Iterator[Problem]:
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _nulls(item, (*path, key))
+    elif value is None:
+        yield Problem(path_text(path), "must not be null: leave it out")
 
 
 def _sorted(problems: Iterable[Problem]) -> list[Problem]:
@@ -216,7 +234,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_form[close[0]]}?" if close else ""
 
 
-class _StrictLoader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """YAML as kubectl takes it: no key twice, no dates."""
 
     yaml_implicit_resolvers = {

@@ -11,7 +11,7 @@ from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus, ModelRevi
 from plimsoll_api.rules import Rule, cel_text, to_camel
 from plimsoll_api.spec import CompressionJobSpec
 from plimsoll_api.status import CompressionJobStatus
-from plimsoll_api.values import NAME
+from plimsoll_api.values import NAME, Name
 
 #: What a person may change while a job runs.
 MUTABLE_AFTER_START = ("suspend", "ttl_seconds_after_finished")
@@ -33,10 +33,18 @@ class ObjectMeta(Model):
     annotations: dict[str, str] = {}
 
 
+class LabelMeta(ObjectMeta):
+    """Metadata of an object whose name goes into labels and into the names of its children."""
+
+    name: Name = Field(description="The object's name.")
+
+
+#: What LabelMeta asks for; the API server takes rules about metadata at the root only.
 _SHORT_NAME = Rule(
     cel=f"self.metadata.name.size() <= {NAME.max_length} && self.metadata.name.matches({cel_text(NAME.anchored)})",
-    holds=lambda resource: NAME.fits(resource.metadata.name),
-    message=f"metadata.name: {NAME.message}, at most {NAME.max_length} characters: labels are made of it",
+    holds=lambda resource: True,
+    message=f"{NAME.message}, of at most {NAME.max_length} characters",
+    field="metadata.name",
 )
 
 
@@ -74,6 +82,7 @@ class CompressionJob(Resource):
     )
 
     kind: Literal["CompressionJob"] = "CompressionJob"
+    metadata: LabelMeta
     spec: CompressionJobSpec = Field(description="What is asked for.")
     status: CompressionJobStatus | None = Field(default=None, description="What the operator tells.")
 
@@ -84,6 +93,7 @@ class ModelRelease(Resource):
     rules = (_SHORT_NAME,)
 
     kind: Literal["ModelRelease"] = "ModelRelease"
+    metadata: LabelMeta
     spec: ModelReleaseSpec = Field(default=ModelReleaseSpec(), description="What is asked for.")
     status: ModelReleaseStatus | None = Field(default=None, description="What the operator tells.")
 

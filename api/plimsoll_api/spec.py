@@ -79,11 +79,15 @@ def _needs_calibration(step: Step) -> bool:
     return step.quantize is not None or (step.prune is not None and step.prune.criterion == PruneCriterion.ACTIVATION)
 
 
-def _gate_keys(spec: CompressionJobSpec) -> list[tuple[str, str, int | None]]:
-    """Return what tells each gate apart: metric, bound and the batch size that it means."""
+def _gate_keys(spec: CompressionJobSpec) -> list[tuple[object, ...]]:
+    """Return what tells each gate apart: metric, bounds and the batch size that it means."""
     first = spec.evaluation.latency.batch_sizes[0]
     return [
-        (gate.metric, gate.bound_name, (gate.batch_size or first) if gate.metric in TIMED else None)
+        (
+            gate.metric,
+            *(getattr(gate, name) is None for name in BOUND_NAMES),
+            (gate.batch_size or first) if gate.metric in TIMED else None,
+        )
         for gate in spec.gates
     ]
 
