@@ -87,7 +87,7 @@ test-unit: venv
 	$(call stage,unit tests,$(PYTHON) -m pytest -q -m 'not ($(NOT_UNIT))' --durations=5)
 
 test-images: venv
-	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0)
+	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0 tests/cluster)
 
 test-apiserver: venv
 	$(call stage,API server tests,$(PYTHON) -m pytest -q -m apiserver --durations=5)

@@ -21,6 +21,7 @@ from tests.cluster.runtime import unmount_below
 from tests.cluster.settings import cache_directory
 
 _RUNTIME = Path("/run/plimsoll-docker")
+_FIXED = Path("/run/docker")  # dockerd makes this one wherever its other files are
 # Debian's own client: it speaks BuildKit without the buildx plugin, which newer ones need.
 _CLIENT = "/usr/bin/docker"
 
@@ -75,6 +76,7 @@ def docker_daemon() -> Iterator[Docker]:
     install_debian({"dockerd": "docker.io", _CLIENT: "docker.io"})
     with exclusive("docker"):
         _clean()
+        had_fixed = _FIXED.exists()
         _RUNTIME.mkdir(parents=True, exist_ok=True)
         log = cache_directory() / "docker.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,8 @@ def docker_daemon() -> Iterator[Docker]:
         finally:
             _stop(daemon)
             _clean()
+            if not had_fixed:
+                shutil.rmtree(_FIXED, ignore_errors=True)
 
 
 def _answers(docker: Docker) -> bool:

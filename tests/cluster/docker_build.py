@@ -76,6 +76,8 @@ def _build(docker: Docker, image: ProjectImage, arguments: dict[str, str], recor
     content = json.loads(docker.run(*run, "-c", Path(inventory.__file__).read_text(), f"/{SITE}"))
     checks = f"import os, {_MODULES[image.module]}, {image.module}; print(os.getuid(), os.getgid())"
     content["user"] = docker.run(*run, "-c", checks).strip()
+    if _record(image) != record:
+        raise ClusterError(f"the sources of {image.name} changed while docker built it: run it again")
     record.parent.mkdir(parents=True, exist_ok=True)
     scratch = record.with_suffix(".tmp")
     scratch.write_text(json.dumps(content, indent=1))
