@@ -1,0 +1,1 @@
+"""The command `plimsoll`: thin; each verb imports only what it needs."""

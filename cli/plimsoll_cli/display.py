@@ -1,0 +1,115 @@
+"""What `plimsoll run` shows: a live bar on a terminal, plain lines elsewhere, and a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from plimsoll_api.report import Progress, Report
+from plimsoll_api.summary import summarize
+from plimsoll_api.verdict import Judgement, Verdict
+
+COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
+LABELS = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "size": "size on disk (bytes)",
+    "parameters": "parameters",
+    "macs": "multiply-accumulates",
+    "latency_p50": "latency p50 (s)",
+    "latency_p95": "latency p95 (s)",
+    "throughput": "throughput (samples/s)",
+}
+
+
+class Display:
+    """A person's view of one run."""
+
+    def __init__(self, job: str, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._job = job
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(job, total=100, note="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def part(self, name: str, low: int, high: int) -> Callable[[Progress], None]:
+        """Return what shows the progress of one stage, which spans these percents of the run."""
+
+        def show(progress: Progress) -> None:
+            percent = low + (high - low) * progress.percent / 100
+            self._bar.update(self._task, completed=percent, description=f"{self._job} {name}", note=_note(progress))
+            if not self._console.is_terminal:
+                self._console.print(f"{self._job} {name} {percent:3.0f}% {_note(progress)}", soft_wrap=True)
+
+        return show
+
+    def line(self, text: str) -> None:
+        """Show a line that the stage printed."""
+        self._console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    def error(self, message: str) -> None:
+        """Show why the run ended early."""
+        self._bar.stop()
+        self._console.print(message, style="bold red", markup=False, soft_wrap=True)
+
+    def result(self, report: Report, judgement: Judgement, report_file: Path) -> None:
+        """Show the figures, the checks and the verdict."""
+        self._bar.update(self._task, completed=100, note="done")
+        self._bar.stop()
+        self._console.print(_figures(report))
+        self._console.print(_checks(judgement))
+        colour = COLOURS[judgement.verdict]
+        self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")
+        self._console.print(judgement.message, markup=False, soft_wrap=True)
+        if report.candidate is not None:
+            self._console.print(f"artifact  {report.candidate.artifact.uri}", markup=False, soft_wrap=True)
+        self._console.print(f"report    {report_file}", markup=False, soft_wrap=True)
+
+
+def _note(progress: Progress) -> str:
+    return f"{progress.stage}: {progress.message}" if progress.message else progress.stage
+
+
+def _figures(report: Report) -> Table:
+    table = Table("metric", "baseline", "candidate", "change", title="Measured on the artifacts, reloaded")
+    summary = summarize(report)
+    for field, label in LABELS.items():
+        figures = getattr(summary, field)
+        if figures is not None:
+            table.add_row(label, figures.baseline, figures.candidate, figures.change)
+    return table
+
+
+def _checks(judgement: Judgement) -> Table:
+    table = Table(title="Gate")
+    table.add_column("check", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("why")
+    for check in judgement.checks:
+        colour = COLOURS[check.verdict]
+        table.add_row(escape(check.name), f"[{colour}]{check.verdict}[/]", escape(check.message))
+    return table

@@ -1,0 +1,73 @@
+"""`plimsoll run`: the way of one job without a cluster: compress, evaluate, judge."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from plimsoll_api.gate import judge
+from plimsoll_api.plan import EvaluationRequest, Plan
+from plimsoll_api.report import EXIT_REQUEST_WRONG, EXIT_TRY_AGAIN, Outcome, Summary
+from plimsoll_api.resources import CompressionJob
+from plimsoll_api.spec import CompressionJobSpec
+from plimsoll_cli.display import Display
+from plimsoll_cli.exit_codes import BY_OUTCOME, BY_VERDICT
+from plimsoll_cli.read import print_problems, read_file
+from plimsoll_cli.stage import run_stage
+
+
+def run_file(file: Path, mounts: Mapping[str, Path], report_file: Path) -> int:
+    """Carry out the CompressionJob of the file and return the exit code of its verdict."""
+    objects, problems = read_file(file)
+    jobs = [item for item in objects if isinstance(item, CompressionJob)]
+    if problems:
+        print_problems(problems)
+        return EXIT_REQUEST_WRONG
+    if len(jobs) != 1:
+        print(f"{file}: expected one CompressionJob, found {len(jobs)}", file=sys.stderr)
+        return EXIT_REQUEST_WRONG
+    missing = sorted(_claims(jobs[0].spec) - mounts.keys())
+    if missing:
+        flags = " ".join(f"--mount {claim}=DIR" for claim in missing)
+        print(f"{file}: the job reads and writes claims that are not given; add {flags}", file=sys.stderr)
+        return EXIT_REQUEST_WRONG
+    with Display(jobs[0].metadata.name) as display:
+        return _run(jobs[0].spec, mounts, report_file, display)
+
+
+def _run(spec: CompressionJobSpec, mounts: Mapping[str, Path], report_file: Path, display: Display) -> int:
+    with tempfile.TemporaryDirectory(prefix="plimsoll-") as directory:
+        plan_file = Path(directory, "plan.json")
+        plan_file.write_bytes(Plan.of(spec, image="").canonical_json())
+        made = run_stage(
+            ["compress", "--plan", str(plan_file)], mounts, display.part("compress", 0, 70), display.line
+        ).summary
+        if made.outcome is not Outcome.DONE or made.baseline is None or made.candidate is None:
+            return _ended_early(made, display)
+        request_file = Path(directory, "request.json")
+        request_file.write_bytes(EvaluationRequest.of(spec, made.baseline, made.candidate).canonical_json())
+        end = run_stage(
+            ["evaluate", "--request", str(request_file)], mounts, display.part("evaluate", 70, 100), display.line
+        )
+    if end.summary.outcome is not Outcome.DONE:
+        return _ended_early(end.summary, display)
+    if end.report is None:
+        display.error("the evaluation printed no report of the digest that it names")
+        return EXIT_TRY_AGAIN
+    report_file.write_bytes(end.report.canonical_json())
+    judgement = judge(end.report, spec.gates)
+    display.result(end.report, judgement, report_file)
+    return BY_VERDICT[judgement.verdict]
+
+
+def _ended_early(summary: Summary, display: Display) -> int:
+    display.error(f"{summary.reason}: {summary.message}")
+    return BY_OUTCOME.get(summary.outcome, EXIT_TRY_AGAIN)
+
+
+def _claims(spec: CompressionJobSpec) -> set[str]:
+    data = [spec.data.train, spec.data.calibration, spec.data.evaluation]
+    uris = [spec.model.uri, spec.output.uri, *(source.uri for source in data if source is not None)]
+    return {uri.removeprefix("pvc://").partition("/")[0] for uri in uris}

@@ -1,0 +1,110 @@
+"""`plimsoll run` goes the way of a job in two real processes, and its exit code tells the verdict."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from plimsoll_api.report import Report
+from plimsoll_cli.__main__ import main
+from plimsoll_job.zoo import wine_mlp
+
+JOB = """\
+apiVersion: plimsoll.dev/v1alpha1
+kind: CompressionJob
+metadata: {{name: small}}
+spec:
+  model:
+    uri: pvc://models/small.safetensors
+    architecture: {{factory: "plimsoll_job.zoo:wine_mlp"}}
+  task: TabularClassification
+  data:
+    evaluation: {{uri: pvc://data/test.npz}}
+    calibration: {{uri: pvc://data/calibration.npz}}
+  steps:
+  - prune: {{criterion: Magnitude, amount: 30%}}
+  evaluation: {{latency: {{batchSizes: [1], rounds: 8}}}}
+  gates:
+  - {gate}
+  output: {{uri: pvc://models/out}}
+"""
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> dict[str, Path]:
+    torch.manual_seed(0)
+    mounts = {claim: tmp_path / claim for claim in ("models", "data")}
+    for path in mounts.values():
+        path.mkdir()
+    module = wine_mlp().eval()
+    save_file(module.state_dict(), mounts["models"] / "small.safetensors")
+    features = next(parameter for parameter in module.parameters() if parameter.dim() == 2).shape[1]
+    for name, seed in (("test", 1), ("calibration", 2)):
+        inputs = np.random.default_rng(seed).normal(size=(400, features)).astype(np.float32)
+        with torch.no_grad():
+            labels = module(torch.from_numpy(inputs)).argmax(1).numpy()
+        np.savez(mounts["data"] / f"{name}.npz", inputs=inputs, labels=labels)
+    return mounts
+
+
+def run(tmp_path: Path, claims: dict[str, Path], gate: str, **replaced: str) -> int:
+    text = JOB.format(gate=gate)
+    for old, new in replaced.items():
+        text = text.replace(old, new)
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    mounts = [f"--mount={claim}={path}" for claim, path in claims.items()]
+    return main(["run", str(file), *mounts, "--report", str(tmp_path / "report.json")])
+
+
+def test_a_passing_job_ends_with_0_and_leaves_report_and_artifact(tmp_path: Path, claims: dict[str, Path]) -> None:
+    assert run(tmp_path, claims, "{metric: parameters, minReduction: 20%}") == 0
+    report = Report.model_validate(json.loads((tmp_path / "report.json").read_text()))
+    assert report.candidate is not None
+    assert report.baseline is not None
+    assert report.candidate.parameters < 0.8 * report.baseline.parameters
+    directory = claims["models"] / report.candidate.artifact.uri.removeprefix("pvc://models/")
+    assert (directory / "model.onnx").is_file()
+
+
+def test_a_failing_gate_ends_with_1_and_says_why(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, claims, "{metric: parameters, minReduction: 90%}") == 1
+    shown = capsys.readouterr().out
+    assert "parameters-minReduction" in shown
+    assert "Fail" in shown
+
+
+def test_a_gate_that_cannot_be_decided_ends_with_3(tmp_path: Path, claims: dict[str, Path]) -> None:
+    gate = '{metric: accuracy, maxRegression: 2%, confidence: "0.999999"}'
+    small = np.load(claims["data"] / "test.npz")
+    np.savez(claims["data"] / "test.npz", inputs=small["inputs"][:20], labels=small["labels"][:20])
+    assert run(tmp_path, claims, gate) == 3
+
+
+def test_a_wrong_request_ends_with_64_and_names_the_field(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, claims, "{metric: size, maxRatio: 1}", **{"data/test.npz": "data/none.npz"}) == 64
+    assert "spec.data.evaluation" in capsys.readouterr().out
+
+
+def test_missing_mounts_are_said_before_anything_runs(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, {}, "{metric: size, maxRatio: 1}") == 64
+    assert "--mount data=DIR --mount models=DIR" in capsys.readouterr().err
+    assert not (claims["models"] / "out").exists()
+
+
+def test_a_mount_that_is_no_directory_is_a_usage_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "plimsoll_cli", "run", "job.yaml", "--mount", f"data={tmp_path}/none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is not a directory" in done.stderr
