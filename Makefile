@@ -37,7 +37,8 @@ help: ## Show this list
 $(TOOLS)/.installed-$(shell sha256sum locks/build.txt | cut -c1-12):
 	@echo "setting up uv in $(TOOLS)"
 	@mkdir -p $(PLIMSOLL_CACHE)
-	@[ -x $(TOOLS)/bin/python ] || $(PYTHON_FOR_VENV) -m venv $(TOOLS)
+	@[ -x $(TOOLS)/bin/pip ] || $(PYTHON_FOR_VENV) -m venv --clear $(TOOLS) \
+	  || { echo "Debian's python3-venv is missing"; apt-get install -y python3-venv && $(PYTHON_FOR_VENV) -m venv --clear $(TOOLS); }
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/build.txt
 	@touch $@
 
