@@ -2,15 +2,13 @@ module plimsoll.dev/tests/cluster/node
 
 go 1.26.0
 
-require (
-	github.com/coredns/caddy v1.1.4
-	github.com/coredns/coredns v1.15.0
-)
+require github.com/coredns/coredns v1.15.0
 
 require (
 	github.com/apparentlymart/go-cidr v1.1.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/coredns/caddy v1.1.4 // indirect
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
 	github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc // indirect
 	github.com/emicklei/go-restful/v3 v3.13.0 // indirect
