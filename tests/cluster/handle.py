@@ -26,6 +26,7 @@ class Cluster:
     kubeconfig: Path
     started_here: bool
     _host_address: str | None = field(default=None, repr=False)
+    _keeps_images: bool = field(default=True, repr=False)
 
     @classmethod
     def up(
@@ -55,7 +56,7 @@ class Cluster:
             if not there:
                 lifecycle.take_down(chosen)
             raise
-        return cls(chosen, instance.kubeconfig, not there, instance.host_address)
+        return cls(chosen, instance.kubeconfig, not there, instance.host_address, mode is Mode.NODE)
 
     @classmethod
     def _given(cls, kubeconfig: Path) -> Self:
@@ -81,7 +82,8 @@ class Cluster:
     def stop(self) -> None:
         """Take the cluster down if `up` started it; leave one alone that was there before."""
         if self.started_here:
-            lifecycle.take_down(self.name)
+            # Without a node there are no images to keep, and one-off names would pile up folders.
+            lifecycle.take_down(self.name, wipe=not self._keeps_images)
             self.started_here = False
 
     def __enter__(self) -> Self:
