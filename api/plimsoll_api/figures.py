@@ -22,7 +22,7 @@ def signed_points(difference: float) -> str:
 
 def ratio(value: float) -> str:
     """Return "0.41x"."""
-    return f"{value:.3g}x" if value < 0.1 else f"{_trimmed(value, 3)}x"
+    return f"{value:.4g}x"
 
 
 def count(number: float) -> str:

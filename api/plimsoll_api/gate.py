@@ -39,7 +39,7 @@ DEFAULT_CONFIDENCE = 0.95
 RATIO_CONFIDENCE = 0.975
 #: Differences of shares are compared to this many decimals, so that 0.95 - 0.93 is 0.02.
 _DECIMALS = 12
-_MAX_MESSAGE = 1024
+_MAX_OBSERVED, _MAX_MESSAGE, _MAX_SUMMARY = 128, 512, 1024
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,11 @@ def _summary(verdict: Verdict, checks: list[Check]) -> str:
     if verdict is Verdict.PASS:
         return f"all {len(checks)} checks passed" if len(checks) > 1 else "the check passed"
     decisive = [f"{check.name}: {check.message}" for check in checks if check.verdict is verdict]
-    text = "; ".join(decisive)
-    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
+    return _cut("; ".join(decisive), _MAX_SUMMARY)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _check(report: Report | None, gate: Gate, name: str) -> Check:
@@ -96,9 +99,9 @@ def _check(report: Report | None, gate: Gate, name: str) -> Check:
     return Check(
         name=name,
         verdict=finding.verdict,
-        observed=finding.observed,
+        observed=_cut(finding.observed, _MAX_OBSERVED),
         bound=f"{to_camel(gate.bound_name)} {gate.bound}",
-        message=finding.message,
+        message=_cut(finding.message, _MAX_MESSAGE),
         needed_samples=finding.needed,
     )
 

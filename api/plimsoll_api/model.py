@@ -171,7 +171,8 @@ class Duration(_Text):
     def seconds(self) -> float:
         """The duration in seconds."""
         number, unit = re.fullmatch(r"([0-9.]+)([a-z]+)", self).groups()  # type: ignore[union-attr]
-        return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}[unit]
+        # Divided, not multiplied by 1e-6: so 550us is the very number that 0.00055 is.
+        return float(number) / {"us": 1e6, "ms": 1e3, "s": 1, "m": 1 / 60, "h": 1 / 3600}[unit]
 
 
 class Quantity(_Text):

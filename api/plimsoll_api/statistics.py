@@ -137,7 +137,8 @@ def rounds_to_decide_ratio(
     if distance == 0 or half_width <= 0:
         return None
     z = z_score(confidence)
-    needed = rounds * (half_width / distance * (z + z_score(POWER)) / z) ** 2
+    narrower = half_width / distance * (z + z_score(POWER)) / z
+    needed = rounds * narrower * narrower
     return None if needed > UNREASONABLE_SAMPLES else max(rounds + 1, math.ceil(needed))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def base(name: str) -> dict[str, Any]:
     return manifest
 
 
+@cache
 def _load(name: str) -> Any:
     return yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
@@ -50,7 +52,7 @@ def _load(name: str) -> Any:
 def _manifest(case: dict[str, Any]) -> dict[str, Any]:
     manifest = base(case["base"])
     for path, value in case.get("set", {}).items():
-        assign(manifest, path, value)
+        assign(manifest, path, copy.deepcopy(value))
     for path, length in case.get("long", {}).items():
         assign(manifest, path, "pvc://claim/".ljust(length, "x"))
     for path in case.get("remove", []):

@@ -1,0 +1,416 @@
+"""The gate: each comparison at its exact boundary, what is missing, and the order of it all."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from tests.api.reports import GATES, gate, latency, passing, ratio, report, with_flips
+
+from plimsoll_api.gate import CHECKS, judge
+from plimsoll_api.gates import BOUNDS, Gate, Metric
+from plimsoll_api.report import Report
+from plimsoll_api.statistics import PairedCounts, newcombe_paired_interval, wilson_interval, z_score
+from plimsoll_api.verdict import Check, Verdict
+
+PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+
+
+def check(measured: Report | None, limit: Gate) -> Check:
+    [only] = judge(measured, [limit]).checks
+    return only
+
+
+def verdict(measured: Report | None, limit: Gate) -> Verdict:
+    return check(measured, limit).verdict
+
+
+def test_every_bound_of_the_api_has_its_function_and_no_other() -> None:
+    assert set(CHECKS) == {
+        (metric, bound) for metrics, bounds in BOUNDS.items() for metric in metrics for bound in bounds
+    }
+    assert {metric for metrics in BOUNDS for metric in metrics} == set(Metric)
+
+
+def test_a_report_that_keeps_every_limit_passes() -> None:
+    judgement = judge(report(), GATES)
+    assert {found.name: found.message for found in judgement.checks if found.verdict is not PASS} == {}
+    assert judgement.verdict is PASS
+    assert judgement.message == "all 17 checks passed"
+
+
+def test_one_check_says_that_it_passed() -> None:
+    assert judge(report(), GATES[:1]).message == "the check passed"
+
+
+# --- how verdicts come together
+
+
+def test_no_gate_proves_nothing() -> None:
+    judgement = judge(report(), [])
+    assert judgement.verdict is INCONCLUSIVE
+    assert judgement.checks == []
+    assert "nothing is proved" in judgement.message
+
+
+def test_no_report_is_inconclusive_for_every_gate() -> None:
+    judgement = judge(None, GATES)
+    assert judgement.verdict is INCONCLUSIVE
+    assert {found.verdict for found in judgement.checks} == {INCONCLUSIVE}
+    assert judgement.checks[0].message == "cannot be judged: there is no report"
+
+
+FAILING = gate("size", max_ratio="0.01")
+UNDECIDED = gate("accuracy", max_regression="0.1%")
+
+
+@pytest.mark.parametrize(
+    ("gates", "expected"),
+    [
+        ([GATES[0], UNDECIDED, FAILING], FAIL),
+        ([FAILING, GATES[0]], FAIL),
+        ([UNDECIDED, FAILING], FAIL),
+        ([GATES[0], UNDECIDED], INCONCLUSIVE),
+        ([UNDECIDED], INCONCLUSIVE),
+        ([GATES[0], GATES[4]], PASS),
+    ],
+)
+def test_fail_before_inconclusive_before_pass(gates: list[Gate], expected: Verdict) -> None:
+    assert judge(report(), gates).verdict is expected
+
+
+def test_checks_come_in_the_order_of_the_gates_under_names_of_their_own() -> None:
+    names = [found.name for found in judge(report(), GATES).checks]
+    assert names[0] == "accuracy-maxRegression"
+    assert names[10] == "latencyP50-maxRatio"
+    assert names[12] == "latencyP95-maxRatio-1"
+    assert names[16] == "throughput-minRatio"
+    assert len(set(names)) == len(GATES)
+    assert names == [found.name for found in judge(None, GATES).checks]
+
+
+def test_equal_gates_get_different_names() -> None:
+    names = [found.name for found in judge(report(), [GATES[0], GATES[0]]).checks]
+    assert names == ["accuracy-maxRegression", "accuracy-maxRegression.2"]
+
+
+def test_the_message_names_the_checks_that_decide() -> None:
+    message = judge(report(), [UNDECIDED, FAILING, GATES[0]]).message
+    assert message.startswith("size-maxRatio: size 1,000,000 → 40,000: 0.04x, at most 0.01x is allowed")
+    assert "accuracy" not in message
+
+
+def test_a_message_of_many_checks_is_cut_to_its_length() -> None:
+    assert len(judge(None, GATES * 2).message) <= 1024
+    assert judge(None, GATES * 2).message.endswith("…")
+
+
+# --- accuracy: paired non-inferiority
+
+
+def limits(*cells: int, confidence: float = 0.95) -> tuple[float, float]:
+    return newcombe_paired_interval(PairedCounts(*cells), z_score(confidence))
+
+
+def written(value: float, nudge: float = 0.0) -> str:
+    return f"{value + nudge:.12f}"
+
+
+#: Candidate only right, baseline only right: a small loss among 1,000 samples.
+CELLS = (950, 6, 12, 32)
+
+
+def test_accuracy_passes_where_the_whole_interval_is_above_the_limit_and_not_at_it() -> None:
+    low, _ = limits(*CELLS)
+    measured = with_flips(*CELLS)
+    assert verdict(measured, gate("accuracy", max_regression=written(-low, 1e-11))) is PASS
+    assert verdict(measured, gate("accuracy", max_regression=written(-low, -1e-11))) is INCONCLUSIVE
+
+
+def test_accuracy_fails_where_the_whole_interval_is_below_the_limit_and_not_at_it() -> None:
+    cells = (900, 2, 60, 38)
+    _, high = limits(*cells)
+    measured = with_flips(*cells)
+    assert high < 0
+    assert verdict(measured, gate("accuracy", max_regression=written(-high, -1e-11))) is FAIL
+    assert verdict(measured, gate("accuracy", max_regression=written(-high, 1e-11))) is INCONCLUSIVE
+
+
+def test_a_regression_beyond_the_limit_that_may_be_luck_is_inconclusive_not_fail() -> None:
+    measured = with_flips(92, 1, 5, 2)
+    assert verdict(measured, gate("accuracy", max_regression="3%")) is INCONCLUSIVE
+
+
+def test_identical_answers_on_too_few_samples_are_inconclusive() -> None:
+    found = check(with_flips(98, 0, 0, 2), gate("accuracy", max_regression="2%"))
+    assert found.verdict is INCONCLUSIVE
+    assert found.needed_samples == 152
+    assert "about 152 samples would decide, 100 were measured" in found.message
+
+
+def test_the_confidence_is_the_gates_own() -> None:
+    measured = with_flips(*CELLS)
+    margin = written(-limits(*CELLS, confidence=0.95)[0], 1e-11)
+    assert verdict(measured, gate("accuracy", max_regression=margin)) is PASS
+    assert verdict(measured, gate("accuracy", max_regression=margin, confidence="95%")) is PASS
+    assert verdict(measured, gate("accuracy", max_regression=margin, confidence="96%")) is INCONCLUSIVE
+    assert verdict(measured, gate("accuracy", max_regression=margin, confidence="90%")) is PASS
+
+
+def test_a_better_candidate_passes_a_limit_of_zero_when_it_is_proved_better() -> None:
+    assert verdict(with_flips(900, 60, 2, 38), gate("accuracy", max_regression=0)) is PASS
+    assert verdict(with_flips(900, 2, 60, 38), gate("accuracy", max_regression=0)) is FAIL
+    assert verdict(with_flips(998, 0, 0, 2), gate("accuracy", max_regression=0)) is INCONCLUSIVE
+
+
+def test_a_difference_at_the_limit_says_that_no_number_of_samples_decides() -> None:
+    found = check(with_flips(950, 0, 20, 30), gate("accuracy", max_regression="2%"))
+    assert found.verdict is INCONCLUSIVE
+    assert found.needed_samples is None
+    assert "too close to the limit for any reasonable number of samples" in found.message
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (
+            (8760, 20, 42, 178),
+            "accuracy 97.8% → 97.56% (-0.24 points); "
+            "95% sure that the loss is below 0.39 points, the limit is 2 points",
+        ),
+        (
+            (7000, 20, 1042, 938),
+            "accuracy 89.36% → 78% (-11.36 points); 95% sure that the loss is above 10.8 points, the limit is 2 points",
+        ),
+        (
+            (9000, 600, 20, 380),
+            "accuracy 90.2% → 96% (+5.8 points); 95% sure that there is no loss, the limit is 2 points",
+        ),
+    ],
+)
+def test_accuracy_in_a_sentence(cells: tuple[int, int, int, int], says: str) -> None:
+    assert check(with_flips(*cells), gate("accuracy", max_regression="2%")).message == says
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": 2001},
+        {"samples": 0},
+        {"both_right": -1},
+        {"right_to_wrong": -12},
+        {"both_right": 0, "right_to_wrong": 0, "wrong_to_right": 0, "both_wrong": 0, "samples": 0},
+    ],
+)
+@pytest.mark.parametrize("limit", [gate("accuracy", max_regression="100%"), gate("accuracy", min="0%")], ids=str)
+def test_flips_that_do_not_add_up_never_pass(change: dict[str, int], limit: Gate) -> None:
+    measured = report(flips=passing()["flips"] | change)
+    assert verdict(measured, limit) is INCONCLUSIVE
+
+
+def test_flips_of_a_part_of_the_data_never_pass() -> None:
+    measured = report(data=passing()["data"] | {"samples": 4000})
+    assert "2000 of the data's 4000 samples were compared" in check(measured, GATES[0]).message
+    assert verdict(measured, GATES[0]) is INCONCLUSIVE
+
+
+# --- accuracy: the candidate's own
+
+
+def test_the_least_accuracy_at_its_boundaries() -> None:
+    low, high = wilson_interval(950, 1000, z_score(0.95))
+    measured = with_flips(940, 10, 5, 45)
+    assert verdict(measured, gate("accuracy", min=written(low, -1e-11))) is PASS
+    assert verdict(measured, gate("accuracy", min=written(low, 1e-11))) is INCONCLUSIVE
+    assert verdict(measured, gate("accuracy", min=written(high, -1e-11))) is INCONCLUSIVE
+    assert verdict(measured, gate("accuracy", min=written(high, 1e-11))) is FAIL
+
+
+def test_the_least_accuracy_says_how_many_samples_would_decide() -> None:
+    found = check(with_flips(94, 0, 0, 6), gate("accuracy", min="90%"))
+    assert found.verdict is INCONCLUSIVE
+    assert found.needed_samples is not None
+    assert found.needed_samples > 100
+    assert "the least allowed is 90%" in found.message
+    assert "samples would decide" in found.message
+
+
+# --- macro F1, sizes: exact comparisons
+
+
+def models(**fields: tuple[Any, Any]) -> Report:
+    """Return the passing report with (baseline, candidate) figures replaced."""
+    parts = passing()
+    for name, (baseline, candidate) in fields.items():
+        parts["baseline"][name], parts["candidate"][name] = baseline, candidate
+    return Report.model_validate(parts)
+
+
+@pytest.mark.parametrize(
+    ("f1", "limit", "expected"),
+    [
+        ((0.95, 0.93), gate("macroF1", max_regression="2%"), PASS),
+        ((0.95, 0.9299), gate("macroF1", max_regression="2%"), FAIL),
+        ((0.95, 0.9301), gate("macroF1", max_regression="2%"), PASS),
+        ((0.90, 0.99), gate("macroF1", max_regression=0), PASS),
+        ((0.95, 0.93), gate("macroF1", min="93%"), PASS),
+        ((0.95, 0.9299), gate("macroF1", min="93%"), FAIL),
+        ((0.95, math.nan), gate("macroF1", min="0%"), INCONCLUSIVE),
+        ((math.nan, 0.95), gate("macroF1", max_regression=1), INCONCLUSIVE),
+        ((0.95, math.nan), gate("macroF1", max_regression=1), INCONCLUSIVE),
+        ((0.95, math.inf), gate("macroF1", min="1%"), INCONCLUSIVE),
+        ((0.95, 1.01), gate("macroF1", min="1%"), INCONCLUSIVE),
+        ((0.95, -0.01), gate("macroF1", max_regression=1), INCONCLUSIVE),
+        ((math.inf, 0.5), gate("macroF1", max_regression=1), INCONCLUSIVE),
+        ((0.95, 0.0), gate("macroF1", min=0), PASS),
+        ((1.0, 1.0), gate("macroF1", min=1), PASS),
+    ],
+)
+def test_macro_f1(f1: tuple[float, float], limit: Gate, expected: Verdict) -> None:
+    assert verdict(models(macro_f1=f1), limit) is expected
+
+
+@pytest.mark.parametrize("metric", ["size", "parameters", "macs"])
+@pytest.mark.parametrize(
+    ("figures", "limit", "expected"),
+    [
+        ((1000, 280), {"min_reduction": "72%"}, PASS),
+        ((1000, 281), {"min_reduction": "72%"}, FAIL),
+        ((1000, 279), {"min_reduction": "72%"}, PASS),
+        ((1000, 1001), {"min_reduction": "0%"}, FAIL),
+        ((1000, 1000), {"min_reduction": "0%"}, PASS),
+        ((1000, 300), {"max_ratio": "0.3"}, PASS),
+        ((1000, 301), {"max_ratio": "0.3"}, FAIL),
+        ((1000, 299), {"max_ratio": "0.3"}, PASS),
+        ((1000, 0), {"max_ratio": "0.3"}, INCONCLUSIVE),
+        ((1000, -5), {"min_reduction": "10%"}, INCONCLUSIVE),
+        ((0, 1), {"min_reduction": "10%"}, INCONCLUSIVE),
+        ((-1000, 5), {"max_ratio": "0.3"}, INCONCLUSIVE),
+        ((1, 1), {"max_ratio": "1"}, PASS),
+    ],
+)
+def test_sizes(metric: str, figures: tuple[int, int], limit: dict[str, str], expected: Verdict) -> None:
+    field = {"size": "size_bytes"}.get(metric, metric)
+    assert verdict(models(**{field: figures}), gate(metric, **limit)) is expected
+
+
+def test_each_size_is_judged_by_its_own_figures() -> None:
+    measured = models(size_bytes=(1000, 900), parameters=(1000, 500), macs=(1000, 100))
+    observed = {
+        name: check(measured, gate(name, min_reduction="1%")).observed for name in ("size", "parameters", "macs")
+    }
+    assert observed == {"size": "10%", "parameters": "50%", "macs": "90%"}
+
+
+# --- timed ratios
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "expected"),
+    [
+        (0.9, 0.95, 1.0, PASS),
+        (0.9, 0.95, 1.0000001, INCONCLUSIVE),
+        (1.0, 1.05, 1.1, INCONCLUSIVE),
+        (1.0000001, 1.05, 1.1, FAIL),
+        (0.5, 0.5, 0.5, PASS),
+        (0.96, 0.95, 1.0, INCONCLUSIVE),
+        (0.9, 1.01, 1.0, INCONCLUSIVE),
+        (0.0, 0.5, 0.9, INCONCLUSIVE),
+        (-0.1, 0.5, 0.9, INCONCLUSIVE),
+        (math.nan, 0.5, 0.9, INCONCLUSIVE),
+        (0.4, math.nan, 0.9, INCONCLUSIVE),
+        (0.4, 0.5, math.nan, INCONCLUSIVE),
+        (0.4, 0.5, math.inf, INCONCLUSIVE),
+    ],
+)
+@pytest.mark.parametrize("metric", [Metric.LATENCY_P50, Metric.LATENCY_P95, Metric.LATENCY_P99])
+def test_latency_ratio(metric: Metric, low: float, value: float, high: float, expected: Verdict) -> None:
+    measured = report(ratios=[ratio(metric, 1, value, low, high)])
+    assert verdict(measured, gate(metric, max_ratio="1.0", batch_size=1)) is expected
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "expected"),
+    [
+        (1.5, 1.6, 1.7, PASS),
+        (1.4999, 1.6, 1.7, INCONCLUSIVE),
+        (1.3, 1.4, 1.5, INCONCLUSIVE),
+        (1.3, 1.4, 1.4999, FAIL),
+        (math.nan, 1.6, 1.7, INCONCLUSIVE),
+    ],
+)
+def test_throughput_ratio(low: float, value: float, high: float, expected: Verdict) -> None:
+    measured = report(ratios=[ratio(Metric.THROUGHPUT, 1, value, low, high)])
+    assert verdict(measured, gate("throughput", min_ratio="1.5", batch_size=1)) is expected
+
+
+def test_an_undecided_ratio_says_how_many_rounds_would_decide() -> None:
+    found = check(report(ratios=[ratio(Metric.LATENCY_P95, 1, 0.95, 0.8, 1.1)]), GATES[12])
+    assert found.needed_samples == 985
+    assert found.message.endswith("about 985 rounds would decide, 40 were measured")
+
+
+@pytest.mark.parametrize(
+    "ratios",
+    [
+        [],
+        [ratio(Metric.LATENCY_P50, 1, 0.5, 0.4, 0.6)],
+        [ratio(Metric.LATENCY_P95, 32, 0.5, 0.4, 0.6)],
+        [ratio(Metric.LATENCY_P95, 1, 0.5, 0.4, 0.6)] * 2,
+        [ratio(Metric.LATENCY_P95, 1, 0.5, 0.4, 0.6) | {"rounds": 0}],
+    ],
+)
+def test_a_ratio_that_is_missing_doubled_or_unmeasured_is_inconclusive(ratios: list[dict[str, Any]]) -> None:
+    assert verdict(report(ratios=ratios), gate("latencyP95", max_ratio="1.0", batch_size=1)) is INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("0.55ms", PASS), ("0.5501ms", PASS), ("0.5499ms", FAIL), ("550us", PASS), ("1s", PASS)]
+)
+def test_the_longest_latency_at_its_boundary(limit: str, expected: Verdict) -> None:
+    parts = passing()["candidate"] | {"latency": [latency(1, 0.0005, 2000) | {"p95_seconds": 0.00055}]}
+    assert verdict(report(candidate=parts), gate("latencyP95", max=limit, batch_size=1)) is expected
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+@pytest.mark.parametrize("metric", ["latencyP50", "latencyP95", "latencyP99"])
+def test_an_impossible_latency_never_passes(metric: str, value: float) -> None:
+    field = {"latencyP50": "p50_seconds", "latencyP95": "p95_seconds", "latencyP99": "p99_seconds"}[metric]
+    parts = passing()["candidate"] | {"latency": [latency(1, 0.0005, 2000) | {field: value}]}
+    assert verdict(report(candidate=parts), gate(metric, max="1h", batch_size=1)) is INCONCLUSIVE
+
+
+def test_a_latency_of_no_run_never_passes() -> None:
+    parts = passing()["candidate"] | {"latency": [latency(1, 0.0005, 2000) | {"runs": 0}]}
+    assert verdict(report(candidate=parts), gate("latencyP50", max="1h", batch_size=1)) is INCONCLUSIVE
+
+
+def test_each_percentile_is_judged_by_its_own_figure() -> None:
+    observed = {
+        name: check(report(), gate(name, max="1s")).observed for name in ("latencyP50", "latencyP95", "latencyP99")
+    }
+    assert observed == {"latencyP50": "500us", "latencyP95": "550us", "latencyP99": "650us"}
+
+
+def test_a_gate_without_a_batch_size_means_the_first_measured() -> None:
+    parts = passing()
+    parts["ratios"] = [ratio(Metric.LATENCY_P95, 1, 0.5, 0.4, 0.6), ratio(Metric.LATENCY_P95, 32, 2.0, 1.9, 2.1)]
+    measured = Report.model_validate(parts)
+    assert verdict(measured, gate("latencyP95", max_ratio="1.0")) is PASS
+    assert verdict(measured, gate("latencyP95", max_ratio="1.0", batch_size=32)) is FAIL
+
+
+def test_without_a_batch_size_a_report_at_odds_with_itself_is_inconclusive() -> None:
+    parts = passing()
+    del parts["candidate"]["latency"][0]
+    found = check(Report.model_validate(parts), gate("latencyP95", max_ratio="1.0"))
+    assert found.verdict is INCONCLUSIVE
+    assert "first batch size" in found.message
+
+
+def test_bounds_are_shown_as_they_were_written() -> None:
+    bounds = [found.bound for found in judge(report(), GATES).checks]
+    assert bounds[0] == "maxRegression 2%"
+    assert bounds[5] == "maxRatio 0.05"
+    assert bounds[11] == "max 1ms"
