@@ -98,9 +98,11 @@ class Operator:
             tasks.append(asyncio.create_task(self._audit(namespaces).run(), name="audit"))
             if self._settings.leader_election:
                 tasks.append(asyncio.create_task(self._lease.hold(), name="lease"))
-            tasks.append(asyncio.create_task(self._kopf(kopf_stop), name="kopf"))
+            watching = asyncio.create_task(self._kopf(kopf_stop), name="kopf")
+            tasks.append(watching)
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            if stop in done:
+            # kopf takes the signals over; that it ends in peace means that it got one.
+            if stop in done or (watching in done and watching.exception() is None):
                 return 0
             for task in done:
                 self._health.lost = f"the {task.get_name()} ended"

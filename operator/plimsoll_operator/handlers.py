@@ -42,5 +42,19 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NoDifferences()
     settings.process.ultimate_exiting_timeout = 20
     return settings
+
+
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Spares kopf the deep copy of every object that it makes to find differences, which only other handlers need."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> Any:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from plimsoll_api import names
 from plimsoll_operator.cluster.resources import (
     COMPRESSION_JOBS,
@@ -16,6 +18,8 @@ from plimsoll_operator.views import BatchJobView
 
 #: Batch Jobs and pods of ours: watches ask for these only.
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY},{names.LABEL_STAGE}"
+#: The fields of a batch Job that decisions rest on; a new owner comes with a new uid.
+_NEWS = attrgetter("uid", "suspended", "deleting", "complete", "failure")
 
 
 class Intake:
@@ -29,24 +33,26 @@ class Intake:
         """Take in an event of one of our kinds."""
         metadata = obj["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
+        known = self._mirror.get(resource, namespace, name)
         if event == "DELETED":
-            if self._mirror.remove(resource, namespace, name, metadata["uid"]):
-                self._queue.forget(Key(resource.kind, namespace, name, metadata["uid"]))
+            changed = self._mirror.remove(resource, namespace, name, metadata["uid"])
+            self._queue.forget(Key(resource.kind, namespace, name, metadata["uid"]))
         else:
-            known = self._mirror.get(resource, namespace, name)
-            if not self._mirror.put(resource, obj):
-                return
-            obj = {**obj, "kind": resource.kind}
-            if resource is not MODEL_REVISIONS:
-                self._queue.add(key_of(obj))
+            changed = self._mirror.put(resource, obj)
+        if resource is MODEL_REVISIONS:
+            if known is None or event == "DELETED":
+                self._add(MODEL_RELEASES, namespace, obj["spec"]["release"])
+        elif changed and event != "DELETED":
+            self._add(resource, namespace, name)
             if resource is MODEL_RELEASES and known is None:
                 self._wake_waiting(namespace, name)
-        if resource is MODEL_REVISIONS:
-            self._add(MODEL_RELEASES, namespace, obj["spec"]["release"])
 
     def batch_job(self, obj: Json) -> None:
-        """Take in a batch Job that is there or changed."""
-        self._add_owner(self._mirror.put_batch_job(obj))
+        """Take in a batch Job that is there or changed; its counts of pods alone are no news."""
+        before = self._mirror.batch_job(obj["metadata"]["namespace"], obj["metadata"]["name"])
+        view = self._mirror.put_batch_job(obj)
+        if before is None or _NEWS(before) != _NEWS(view):
+            self._add_owner(view)
 
     def batch_job_gone(self, namespace: str, name: str, uid: str | None) -> None:
         """Take in that a batch Job is gone."""
@@ -55,10 +61,10 @@ class Intake:
             self._add_owner(view)
 
     def pod(self, obj: Json) -> None:
-        """Take in a pod that is there or changed."""
+        """Take in a pod that is there or changed. News is what keeps it from starting: its batch Job tells its end."""
         before = self._mirror.pods.get((obj["metadata"]["namespace"], obj["metadata"]["name"]))
         view = self._mirror.put_pod(obj)
-        if view != before:
+        if view.waiting != (before.waiting if before else None):
             labels = obj["metadata"].get("labels") or {}
             self._add_labelled(view.namespace, labels.get(names.LABEL_JOB), labels.get(names.LABEL_RELEASE))
 

@@ -11,7 +11,7 @@ from plimsoll_operator.actions import Action, Announce, Create, Decision, Delete
 from plimsoll_operator.clock import Clock, format_time
 from plimsoll_operator.cluster.client import Cluster
 from plimsoll_operator.cluster.errors import AlreadyExistsError, NotFoundError
-from plimsoll_operator.cluster.resources import BATCH_JOBS, EVENTS, OWN_KINDS, Json, Resource
+from plimsoll_operator.cluster.resources import BATCH_JOBS, EVENTS, Json, Resource
 from plimsoll_operator.mirror import Mirror
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,6 @@ class Performer:
     def _keep(self, resource: Resource, written: Json) -> None:
         if resource == BATCH_JOBS:
             self._mirror.put_batch_job(written)
-        elif resource in OWN_KINDS:
-            self._mirror.put(resource, written)
 
     async def _delete(self, namespace: str, action: Delete) -> None:
         try:

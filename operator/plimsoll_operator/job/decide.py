@@ -6,6 +6,7 @@ cluster gives the same decision, so that it may be taken again at any time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from plimsoll_api.reasons import ConditionType, Reason
@@ -24,12 +25,18 @@ SAFETY_SECONDS = 300.0
 
 def decide(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     """Return what to do now, and the status that says so."""
-    status = snapshot.status
     if snapshot.deleting:
-        return Decision(status=status.to_wire())
-    if is_over(status):
+        return Decision(status=snapshot.status.to_wire())
+    if is_over(snapshot.status):
         return _after_the_end(order, snapshot, now)
-    if status.verdict is not None:
+    decision = _before_the_end(order, snapshot, now)
+    if decision.status.get("completionTime"):
+        return replace(decision, again_after_seconds=order.spec.ttl_seconds_after_finished)
+    return decision
+
+
+def _before_the_end(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
+    if snapshot.status.verdict is not None:
         return releasing.decide_release(order, snapshot, now)
     refusal = _refusal(order)
     if refusal:
@@ -37,11 +44,13 @@ def decide(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     left = _seconds_left(order, snapshot, now)
     if left is not None and left <= 0:
         limit = order.spec.active_deadline_seconds
-        return _stop(tell.failed(snapshot, now, Reason.DEADLINE_EXCEEDED, f"it ran longer than {limit} s"), snapshot)
+        late = tell.failed(snapshot, now, Reason.DEADLINE_EXCEEDED, f"it ran longer than {limit} s")
+        return replace(late, afterwards=_leftovers(snapshot))
     if order.spec.suspend:
         return running.decide_suspended(snapshot, now)
     decision = running.decide_running(order, snapshot, now)
-    return _wake_for(decision, left)
+    waits = [seconds for seconds in (decision.again_after_seconds, left, SAFETY_SECONDS) if seconds is not None]
+    return replace(decision, again_after_seconds=min(waits))
 
 
 def is_over(status: CompressionJobStatus) -> bool:
@@ -86,13 +95,6 @@ def _seconds_left(order: Order, snapshot: JobSnapshot, now: datetime) -> float |
     return (begin + timedelta(seconds=order.spec.active_deadline_seconds) - now).total_seconds()
 
 
-def _stop(decision: Decision, snapshot: JobSnapshot) -> Decision:
-    """Return the decision with the running children deleted after the end was written."""
-    return Decision(
-        status=decision.status, actions=decision.actions, afterwards=(*decision.afterwards, *_leftovers(snapshot))
-    )
-
-
 def _leftovers(snapshot: JobSnapshot) -> tuple[Action, ...]:
     """Return the deletion of what still runs though the job is over. What has ended stays: its log is of use."""
     stages = (snapshot.compress, snapshot.evaluate, snapshot.print_report)
@@ -100,16 +102,4 @@ def _leftovers(snapshot: JobSnapshot) -> tuple[Action, ...]:
         Delete(BATCH_JOBS, stage.name, stage.uid, "the CompressionJob is over")
         for stage in stages
         if stage.state is StageState.ACTIVE
-    )
-
-
-def _wake_for(decision: Decision, left: float | None) -> Decision:
-    waits = [seconds for seconds in (decision.again_after_seconds, left, SAFETY_SECONDS) if seconds is not None]
-    return Decision(
-        status=decision.status,
-        actions=decision.actions,
-        afterwards=decision.afterwards,
-        again_after_seconds=min(waits),
-        measured=decision.measured,
-        verdict=decision.verdict,
     )
