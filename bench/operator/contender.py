@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,16 @@ class Contender:
     name: str
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
+    """Variables that name ports: others on this machine may use the usual ones."""
 
 
-PLIMSOLL = Contender("plimsoll", (sys.executable, "-m", "plimsoll_operator"), {"POD_NAMESPACE": SYSTEM_NAMESPACE})
+PLIMSOLL = Contender(
+    "plimsoll",
+    (sys.executable, "-m", "plimsoll_operator"),
+    {"POD_NAMESPACE": SYSTEM_NAMESPACE},
+    ("PLIMSOLL_METRICS_PORT", "PLIMSOLL_HEALTH_PORT"),
+)
 NAIVE = Contender("naive", (sys.executable, "-m", "bench.operator.naive"))
 
 
@@ -32,6 +40,8 @@ NAIVE = Contender("naive", (sys.executable, "-m", "bench.operator.naive"))
 def started(contender: Contender, plane: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
     """Start the operator with its default settings; stop it at the end."""
     environment = {**os.environ, **contender.environment, "KUBECONFIG": str(plane.contender_kubeconfig())}
+    for variable in contender.ports:
+        environment[variable] = str(_free_port())
     plane.instance.logs.mkdir(parents=True, exist_ok=True)
     with log_file(contender, plane).open("wb") as log:
         process = subprocess.Popen(
@@ -51,3 +61,8 @@ def started(contender: Contender, plane: ControlPlane) -> Iterator[subprocess.Po
 def log_file(contender: Contender, plane: ControlPlane) -> Path:
     """Return where the operator's output goes."""
     return plane.instance.logs / f"{contender.name}.log"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
