@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 #: Below this many multiply-accumulates a batch, threads cost more to meet than they save; measured on the digits CNN.
-SINGLE_THREAD_MACS = 100_000_000
+SINGLE_THREAD_MACS = 500_000_000
 CPU_MAX_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 

@@ -39,7 +39,7 @@ class ChannelGroup:
 
 
 def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelGroup]:
-    """Return the groups of channels that may be deleted, in the order of the module's layers."""
+    """Return the groups of channels that may be deleted, in the order in which their roots stand in the module."""
     graph = _trace(module, sample_shape)
     names = {layer: name for name, layer in module.named_modules()}
     groups = []
@@ -56,7 +56,8 @@ def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelG
         if consumers:
             root = found[0].dep.target.module
             groups.append(ChannelGroup(names[root], len(found[0].idxs), tuple(producers), tuple(consumers)))
-    return groups
+    place = {name: number for number, name in enumerate(names.values())}
+    return sorted(groups, key=lambda group: place[group.root])
 
 
 def cut(module: nn.Module, sample_shape: Sequence[int], cuts: Iterable[Cut]) -> nn.Module:

@@ -28,10 +28,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Selection:
-    """The cuts that come nearest to the amount, and the share of the parameters that they take."""
+    """The cuts that come nearest to the amount, the share of the parameters that they take, and the most there is."""
 
     cuts: tuple[Cut, ...]
     share: float
+    largest_share: float
     block_width: int
 
 
@@ -50,7 +51,7 @@ def select_cuts(
         if abs(selection.share - amount) <= CLOSE_ENOUGH:
             return selection
         found.append(selection)
-    return min(found, key=lambda selection: abs(selection.share - amount))
+    return min(reversed(found), key=lambda selection: abs(selection.share - amount))
 
 
 def rank_blocks(scores: Mapping[str, NDArray[np.float64]], width: int) -> list[Block]:
@@ -73,9 +74,11 @@ def rank_blocks(scores: Mapping[str, NDArray[np.float64]], width: int) -> list[B
 def _nearest(
     blocks: Sequence[Block], width: int, amount: float, share_of: Callable[[Sequence[Cut]], float]
 ) -> Selection:
+    largest_share = share_of(merge_blocks(blocks))
+
     def taking(count: int) -> Selection:
         cuts = merge_blocks(blocks[:count])
-        return Selection(cuts, share_of(cuts), width)
+        return Selection(cuts, share_of(cuts), largest_share, width)
 
     low, high = taking(0), taking(len(blocks))
     low_count, high_count = 0, len(blocks)

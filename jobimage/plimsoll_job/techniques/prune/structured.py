@@ -35,13 +35,13 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         return 1 - count_parameters(cut(module, shape, cuts)) / before
 
     selection = select_cuts(scores, amount, share_of)
-    if not selection.cuts:
-        raise UserError(f"{amount_field}: {settings.amount} is less than the smallest channel; nothing would change")
-    if selection.share < amount - CLOSE_ENOUGH:
+    if amount > selection.largest_share + CLOSE_ENOUGH:
         raise UserError(
             f"{amount_field}: {settings.amount} cannot be reached; "
-            f"{selection.share:.1%} can go before a layer would be empty"
+            f"{selection.largest_share:.1%} can go before a layer would be empty"
         )
+    if not selection.cuts:
+        raise UserError(f"{amount_field}: {settings.amount} is less than the smallest channel; nothing would change")
     pruned = cut(module, shape, selection.cuts)
     with torch.no_grad():
         check_runs(pruned, shape, module(example_of(shape)).shape, bench.spec_field)

@@ -1,0 +1,35 @@
+"""A technique's bench without a job around it."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from plimsoll_api.report import Progress
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.model import SourceModel
+from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.shape import Bench
+
+
+def samples_of(shape: tuple[int, ...], count: int = 40, classes: int = 3, seed: int = 0) -> Samples:
+    chance = np.random.default_rng(seed)
+    inputs = chance.standard_normal((count, *shape)).astype(np.float32)
+    return Samples(inputs, chance.integers(0, classes, count), digest="sha256:" + "0" * 64)
+
+
+def bench_of(
+    module: nn.Module,
+    *,
+    factory: str = "plimsoll_job.zoo:wine_mlp",
+    train: Samples | None = None,
+    calibration: Samples | None = None,
+    seed: int = 0,
+) -> Bench:
+    shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
+    source = SourceModel(factory=factory, digest="sha256:" + "0" * 64, weights=module.state_dict())
+    return Bench(source, shape, train, calibration, seed, "spec.steps[0].prune", Reporter(emit=_say_nothing))
+
+
+def _say_nothing(progress: Progress) -> None:
+    return None

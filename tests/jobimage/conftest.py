@@ -1,0 +1,36 @@
+"""A small real model and its data, trained once: scikit-learn's wines, in parquet."""
+
+import os
+from pathlib import Path
+
+# Read when torch is loaded; see plimsoll_job/__main__.py.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+from tests.jobimage.claims import Claims, prepare_wine
+
+from plimsoll_job.load.store import Store
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def wine_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("wine")
+    prepare_wine(directory)
+    return directory
+
+
+@pytest.fixture
+def claims(wine_source: Path, tmp_path: Path) -> Claims:
+    """Claims of a test's own: the wine model and its data, and an empty output."""
+    return Claims.copy_of(wine_source, tmp_path / "claims")
+
+
+@pytest.fixture
+def store(claims: Claims) -> Store:
+    return Store(claims=claims.directory)

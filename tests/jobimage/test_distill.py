@@ -1,0 +1,122 @@
+"""Distillation: the loss by its formula, one order for one seed, zeros that stay."""
+
+import math
+
+import pytest
+import torch
+from tests.jobimage.bench import bench_of, samples_of
+
+from plimsoll_api.spec import Distill, Prune
+from plimsoll_job.errors import UserError
+from plimsoll_job.techniques import distill, prune
+from plimsoll_job.techniques.distill.losses import LossWeights, distillation_loss, weights_of
+from plimsoll_job.techniques.distill.training import split_samples
+from plimsoll_job.techniques.shape import Applied, Candidate
+from plimsoll_job.zoo import wine_mlp
+
+
+def settings(**changes: object) -> Distill:
+    return Distill.model_validate({"epochs": 3, "batchSize": 16, "learningRate": "0.01"} | changes)
+
+
+def losses(*terms: dict[str, object]) -> LossWeights:
+    return weights_of(settings(losses=list(terms)).losses)
+
+
+def teacher() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return wine_mlp().eval()
+
+
+def student() -> Candidate:
+    torch.manual_seed(1)
+    return Candidate(wine_mlp().eval())
+
+
+def taught(candidate: Candidate, seed: int = 0, **changes: object) -> Applied:
+    return distill.apply(settings(**changes), candidate, bench_of(teacher(), train=samples_of((13,), 50), seed=seed))
+
+
+def test_the_term_without_a_weight_gets_the_rest() -> None:
+    assert losses({"logits": {}}) == LossWeights(1.0, 0.0, 4.0)
+    assert losses({"logits": {"temperature": "2"}}, {"labels": {"weight": "30%"}}) == LossWeights(0.7, 0.3, 2.0)
+    assert losses({"labels": {}}) == LossWeights(0.0, 1.0, 1.0)
+    assert losses({"logits": {}}, {"labels": {}}) == LossWeights(0.5, 0.5, 4.0)
+
+
+def test_the_loss_is_temperature_squared_times_the_divergence_plus_cross_entropy() -> None:
+    given, wanted, temperature = [2.0, 0.0], [0.0, 1.0], 2.0
+
+    def softmax(values: list[float], divisor: float) -> list[float]:
+        powers = [math.exp(value / divisor) for value in values]
+        return [power / sum(powers) for power in powers]
+
+    p, q = softmax(wanted, temperature), softmax(given, temperature)
+    divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    cross_entropy = -math.log(softmax(given, 1.0)[1])
+    loss = distillation_loss(
+        torch.tensor([given]), torch.tensor([wanted]), torch.tensor([1]), LossWeights(0.7, 0.3, temperature)
+    )
+    assert loss.item() == pytest.approx(0.7 * temperature**2 * divergence + 0.3 * cross_entropy, rel=1e-5)
+
+
+def test_a_student_that_answers_as_the_teacher_loses_nothing() -> None:
+    logits = torch.randn(4, 3)
+    assert distillation_loss(logits, logits, None, LossWeights(1, 0, 4)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_training_brings_the_student_nearer() -> None:
+    curve = taught(student(), epochs=20).details["loss"]
+    assert curve[-1] < 0.2 * curve[0]
+
+
+def test_one_seed_gives_one_model() -> None:
+    one, same, other = (taught(student(), seed=seed).candidate.fingerprint() for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_the_given_student_stays_as_it_was() -> None:
+    candidate = student()
+    before = candidate.fingerprint()
+    taught(candidate)
+    assert candidate.fingerprint() == before
+
+
+def test_pruned_zeros_survive() -> None:
+    order = Prune.model_validate({"criterion": "Magnitude", "granularity": "Unstructured", "amount": "60%"})
+    pruned = prune.apply(order, student(), bench_of(teacher())).candidate
+    trained = taught(pruned, epochs=5).candidate
+    assert trained.fingerprint() != pruned.fingerprint()
+    for name in pruned.sparse:
+        zeros = pruned.module.get_parameter(name) == 0
+        assert zeros.any()
+        assert (trained.module.get_parameter(name)[zeros] == 0).all()
+
+
+def test_a_single_last_sample_joins_the_batch_before() -> None:
+    assert [len(batch) for batch in split_samples(torch.arange(33), 16)] == [16, 17]
+    assert [len(batch) for batch in split_samples(torch.arange(34), 16)] == [16, 16, 2]
+    assert [len(batch) for batch in split_samples(torch.arange(1), 16)] == [1]
+
+
+def test_long_curves_keep_first_and_last() -> None:
+    curve = taught(student(), epochs=120).details["loss"]
+    assert len(curve) == 50
+
+
+def test_a_diverging_training_blames_the_learning_rate() -> None:
+    wild = samples_of((13,), 50)
+    wild.inputs[:] = 3e38
+    with pytest.raises(UserError, match=r"learningRate: training diverged"):
+        distill.apply(settings(epochs=5), student(), bench_of(teacher(), train=wild))
+
+
+def test_training_data_is_needed() -> None:
+    with pytest.raises(UserError, match=r"spec.data.train: "):
+        distill.apply(settings(), student(), bench_of(teacher()))
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    train = samples_of((13,), 50, classes=9)
+    with pytest.raises(UserError, match=r"spec.data.train.labels: label 8 is beyond the model's 3 classes"):
+        distill.apply(settings(losses=[{"labels": {}}]), student(), bench_of(teacher(), train=train))

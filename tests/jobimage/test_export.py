@@ -1,0 +1,70 @@
+"""An export takes any batch, answers as the module, and carries nothing that no runtime reads."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from tests.jobimage.modules import residual
+from torch import nn
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.export.graph import opset, signature
+from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.zoo import digits_cnn
+
+
+class OneSample(nn.Module):
+    """Takes one sample for granted, which a trace keeps for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layer(rows)
+        return answers + float(rows.shape[0])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 33])
+def test_the_batch_is_free(batch: int) -> None:
+    module = residual().eval()
+    inputs = torch.randn(batch, 3, 8, 8)
+    (given,) = ort.InferenceSession(export_onnx(module, (3, 8, 8))).run(None, {"inputs": inputs.numpy()})
+    assert np.allclose(given, module(inputs).detach().numpy(), atol=1e-5)
+
+
+def test_the_signature_leaves_the_batch_open() -> None:
+    model = onnx.load_from_string(export_onnx(digits_cnn(), (1, 8, 8)))
+    (taken,), (given,) = signature(model)
+    assert (taken.name, taken.dtype, taken.shape) == ("inputs", "float32", [None, 1, 8, 8])
+    assert (given.name, given.dtype, given.shape) == ("logits", "float32", [None, 10])
+    assert opset(model) == 17
+
+
+def test_the_same_module_gives_the_same_bytes() -> None:
+    assert export_onnx(residual(), (3, 8, 8)) == export_onnx(residual(), (3, 8, 8))
+
+
+def test_the_file_is_the_weights_and_little_else() -> None:
+    graph = export_onnx(digits_cnn(), (1, 8, 8))
+    assert len(graph) < 4 * 326_346 + 2_000
+    model = onnx.load_from_string(graph)
+    onnx.checker.check_model(model)
+    assert not model.graph.value_info
+    assert not any(node.doc_string or node.name for node in model.graph.node)
+
+
+def test_an_export_that_answers_otherwise_is_refused() -> None:
+    with pytest.raises(UserError, match="answers otherwise than the module at batch 1"):
+        export_onnx(OneSample().eval(), (4,))
+
+
+def test_what_torch_cannot_export_is_refused() -> None:
+    class Untraceable(nn.Module):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            answers: torch.Tensor = torch.linalg.eigvals(rows.reshape(-1, 2, 2)).real
+            return answers
+
+    with pytest.raises(UserError, match="cannot be exported to ONNX"):
+        export_onnx(Untraceable(), (4,))

@@ -1,0 +1,160 @@
+"""Pruned models run, are as small as ordered, and lose what matters least."""
+
+import numpy as np
+import pytest
+import torch
+from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.modules import Flattened, Residual, residual
+from torch import nn
+
+from plimsoll_api.spec import Prune
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import count, count_parameters
+from plimsoll_job.techniques import prune
+from plimsoll_job.techniques.prune.coupling import cut, find_groups
+from plimsoll_job.techniques.shape import Candidate, Cut
+from plimsoll_job.zoo import digits_cnn, wine_mlp
+
+
+def settings(amount: str, criterion: str = "Activation", granularity: str = "Structured") -> Prune:
+    return Prune.model_validate({"criterion": criterion, "granularity": granularity, "amount": amount})
+
+
+@pytest.mark.parametrize("criterion", ["Activation", "Magnitude"])
+@pytest.mark.parametrize("amount", ["20%", "50%", "72%", "90%"])
+@pytest.mark.parametrize("build", [digits_cnn, Residual, wine_mlp])
+def test_the_amount_of_parameters_is_gone_within_a_point(build: type[nn.Module], amount: str, criterion: str) -> None:
+    module = build().eval()
+    samples = samples_of(module.input_shape, 8)  # type: ignore[arg-type]
+    applied = prune.apply(settings(amount, criterion), Candidate(module), bench_of(module, calibration=samples))
+    share = 1 - count_parameters(applied.candidate.module) / count_parameters(module)
+    assert share == pytest.approx(settings(amount).amount.value, abs=0.0101)
+    assert applied.details["share"] == pytest.approx(share, abs=1e-6)
+    output = applied.candidate.module(torch.from_numpy(samples.inputs))
+    assert output.shape == module(torch.from_numpy(samples.inputs)).shape
+
+
+def test_operations_go_with_the_channels() -> None:
+    module = digits_cnn().eval()
+    applied = prune.apply(settings("60%", "Magnitude"), Candidate(module), bench_of(module))
+    before, after = (count(one, (1, 8, 8)) for one in (module, applied.candidate.module))
+    assert after.macs < 0.6 * before.macs
+    assert after.nonzero <= after.parameters < 0.41 * before.parameters
+
+
+def test_the_given_module_stays_as_it_was() -> None:
+    module = digits_cnn().eval()
+    prune.apply(settings("60%", "Magnitude"), Candidate(module), bench_of(module))
+    assert count_parameters(module) == 326_346
+
+
+def test_channels_that_are_added_go_together() -> None:
+    inner, added = find_groups(Residual().eval(), (3, 8, 8))
+    assert {member.name for member in inner.producers} == {"inner.0"}
+    assert {member.name for member in added.producers} == {"stem.0", "outer.0"}
+    assert {member.name for member in added.consumers} == {"inner.0", "head"}
+
+
+def test_the_output_layer_is_no_group() -> None:
+    assert "layers.5" not in {group.root for group in find_groups(wine_mlp().eval(), (13,))}
+
+
+def test_channels_without_effect_go_first_and_change_no_answer() -> None:
+    module = Flattened().eval()
+    dead = [1, 4, 6]  # of the convolution; six hidden neurons are dead besides
+    with torch.no_grad():
+        module.conv.weight[dead], module.conv.bias[dead] = 0.0, 0.0  # type: ignore[index]
+        module.hidden.weight[10:], module.hidden.bias[10:] = 0.0, -1.0
+    samples = samples_of((1, 4, 4), 50)
+    pruned = prune.apply(settings("40%"), Candidate(module), bench_of(module, calibration=samples)).candidate
+    assert set({one.layer: one.channels for one in pruned.cuts}["conv"]) <= set(dead)
+    inputs = torch.from_numpy(samples.inputs)
+    assert torch.allclose(pruned.module(inputs), module(inputs), atol=1e-6)
+
+
+def test_cuts_replayed_on_the_factorys_module_give_the_same_shapes() -> None:
+    module = residual().eval()
+    bench = bench_of(module, calibration=samples_of((3, 8, 8), 8))
+    once = prune.apply(settings("30%"), Candidate(module), bench).candidate
+    twice = prune.apply(settings("30%"), once, bench).candidate
+    replayed = cut(residual().eval(), (3, 8, 8), twice.cuts)
+    replayed.load_state_dict(twice.module.state_dict(), strict=True)
+    inputs = torch.randn(2, 3, 8, 8)
+    assert torch.equal(replayed(inputs), twice.module(inputs))
+
+
+def test_frozen_parameters_do_not_hide_their_layers() -> None:
+    module = residual().eval().requires_grad_(requires_grad=False)
+    assert len(find_groups(module, (3, 8, 8))) == 2
+
+
+def test_cuts_of_a_layer_keep_the_others_weights() -> None:
+    module = wine_mlp().eval()
+    pruned = cut(module, (13,), [Cut("layers.1", (0, 2))])
+    kept = [1, *range(3, 64)]
+    assert torch.equal(pruned.get_parameter("layers.1.weight"), module.get_parameter("layers.1.weight")[kept])
+    assert torch.equal(pruned.get_parameter("layers.3.weight"), module.get_parameter("layers.3.weight")[:, kept])
+    assert torch.equal(pruned.get_parameter("layers.5.weight"), module.get_parameter("layers.5.weight"))
+
+
+@pytest.mark.parametrize(
+    ("amount", "granularity", "words"),
+    [
+        ("99.9%", "Structured", r"amount: 99.9% cannot be reached; \d+.\d% can go before a layer would be empty"),
+        ("0.01%", "Structured", "less than the smallest channel"),
+        ("99.9%", "Unstructured", "are 9.*% of the parameters"),
+    ],
+)
+def test_amounts_that_cannot_be_are_refused(amount: str, granularity: str, words: str) -> None:
+    module = Flattened().eval()
+    with pytest.raises(UserError, match=words) as error:
+        prune.apply(settings(amount, "Magnitude", granularity), Candidate(module), bench_of(module))
+    assert error.value.message.startswith("spec.steps[0].prune.amount: ")
+
+
+def test_activation_pruning_needs_calibration_data() -> None:
+    module = wine_mlp().eval()
+    with pytest.raises(UserError, match=r"spec.data.calibration: spec.steps\[0\].prune needs calibration data"):
+        prune.apply(settings("50%"), Candidate(module), bench_of(module))
+
+
+def test_a_model_without_inner_channels_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(13, 3)).eval()
+    module.input_shape = (13,)  # type: ignore[assignment]
+    with pytest.raises(UserError, match="no layer whose channels could go"):
+        prune.apply(settings("50%", "Magnitude"), Candidate(module), bench_of(module))
+
+
+def test_unstructured_pruning_zeroes_the_smallest_weights_of_the_whole_model() -> None:
+    module = wine_mlp().eval()
+    applied = prune.apply(settings("40%", "Magnitude", "Unstructured"), Candidate(module), bench_of(module))
+    pruned = applied.candidate.module
+    names = sorted(applied.candidate.sparse)
+    assert names == ["layers.1.weight", "layers.3.weight", "layers.5.weight"]
+    before = torch.cat([module.get_parameter(name).flatten() for name in names])
+    after = torch.cat([pruned.get_parameter(name).flatten() for name in names])
+    assert int((after == 0).sum()) == round(0.4 * count_parameters(module))
+    assert before[after == 0].abs().max() <= before[after != 0].abs().min()
+    assert torch.equal(before[after != 0], after[after != 0])
+    assert count(pruned, (13,)).parameters == count_parameters(module)
+    assert "latency stay as they are" in applied.notes[0]
+
+
+def test_unstructured_pruning_of_what_is_zero_already_is_refused() -> None:
+    module = wine_mlp().eval()
+    half = settings("50%", "Magnitude", "Unstructured")
+    once = prune.apply(half, Candidate(module), bench_of(module)).candidate
+    with pytest.raises(UserError, match=r"50\.0% of the parameters are zero already; nothing would change"):
+        prune.apply(half, once, bench_of(module))
+
+
+def test_equal_scores_fall_the_same_way_every_time() -> None:
+    module = wine_mlp().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(0.5)
+    cuts = [
+        prune.apply(settings("50%", "Magnitude"), Candidate(module), bench_of(module)).candidate.cuts for _ in range(2)
+    ]
+    assert cuts[0] == cuts[1]
+    assert np.all([len(one.channels) > 0 for one in cuts[0]])

@@ -1,0 +1,72 @@
+"""Scores rest on every batch alike, and belong to the right channels."""
+
+import numpy as np
+import pytest
+import torch
+from tests.jobimage.modules import Flattened, Residual
+from torch import nn
+
+from plimsoll_job.techniques.prune.coupling import find_groups
+from plimsoll_job.techniques.prune.importance import MeanAbsoluteInput, activation_scores, magnitude_scores
+from plimsoll_job.zoo import wine_mlp
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 100])
+def test_streaming_over_batches_equals_the_whole(batch_size: int) -> None:
+    module, inputs = Residual().eval(), torch.randn(100, 3, 8, 8)
+    groups = find_groups(module, (3, 8, 8))
+    whole = activation_scores(module, groups, [inputs])
+    streamed = activation_scores(module, groups, inputs.split(batch_size))  # type: ignore[no-untyped-call]
+    for root, scores in whole.items():
+        assert np.allclose(streamed[root], scores, rtol=1e-5)
+
+
+def test_the_last_batch_does_not_decide_alone() -> None:
+    statistic = MeanAbsoluteInput(nn.Linear(2, 1))
+    for _ in range(9):
+        statistic.add(torch.tensor([[1.0, 0.0]]))
+    statistic.add(torch.tensor([[0.0, 1.0]]))
+    assert statistic.mean.tolist() == pytest.approx([0.9, 0.1])
+
+
+def test_a_short_last_batch_weighs_by_its_samples() -> None:
+    statistic = MeanAbsoluteInput(nn.Conv2d(1, 1, 1))
+    statistic.add(torch.full((3, 1, 2, 2), -1.0))
+    statistic.add(torch.full((1, 1, 2, 2), 5.0))
+    assert statistic.mean.tolist() == [2.0]
+
+
+def test_sums_are_kept_in_double_precision() -> None:
+    statistic = MeanAbsoluteInput(nn.Linear(1, 1))
+    statistic.add(torch.full((1, 1), 2.0**24))
+    for _ in range(100):
+        statistic.add(torch.ones(1, 1))
+    assert statistic.mean[0] == (2.0**24 + 100) / 101
+
+
+def test_features_of_a_flattened_channel_count_for_that_channel() -> None:
+    module = Flattened().eval()
+    with torch.no_grad():
+        module.conv.weight[3], module.conv.bias[3] = 0.0, 0.0  # type: ignore[index]
+    scores = activation_scores(module, find_groups(module, (1, 4, 4)), [torch.rand(16, 1, 4, 4)])
+    assert scores["conv"][3] == 0
+    assert (np.delete(scores["conv"], 3) > 0).all()
+
+
+def test_the_norm_of_a_channel_sums_over_all_that_goes_with_it() -> None:
+    first, last = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
+    module = nn.Sequential(first, nn.ReLU(), last)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 0.0]]))
+        last.weight.copy_(torch.tensor([[4.0, 5.0]]))
+    scores = magnitude_scores(module, find_groups(module, (2,)))
+    assert scores["0"].tolist() == [1.0, 1.0]  # sqrt(9 + 16) and sqrt(25), each over their mean
+
+
+def test_each_group_has_the_mean_one() -> None:
+    module = wine_mlp().eval()
+    for scores in (
+        magnitude_scores(module, find_groups(module, (13,))),
+        activation_scores(module, find_groups(module, (13,)), [torch.randn(8, 13)]),
+    ):
+        assert [float(values.mean()) for values in scores.values()] == pytest.approx([1.0, 1.0])
