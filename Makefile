@@ -18,7 +18,7 @@ CLUSTER := $(PYTHON) -m tests.cluster
 COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --no-header --no-annotate
 GENERATED := crds charts docs
-SOURCES := api operator jobimage cli tests examples bench
+SOURCES := api operator jobimage cli tests bench
 NOT_UNIT := apiserver or cluster or images
 
 # One line a stage, with how long it took.
