@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from plimsoll_api import names
 from plimsoll_operator.cluster.resources import Json
@@ -27,11 +26,11 @@ class ClaimPath:
         claim, _, path = uri.removeprefix(SCHEME).partition("/")
         if any(part in (".", "..") for part in path.split("/")):
             raise ValueError(f"{uri}: a path in a claim has no . or .. in it")
-        return cls(claim, path.strip("/"))
+        return cls(claim, "/".join(part for part in path.split("/") if part))
 
     def holds(self, other: ClaimPath) -> bool:
         """Say whether the other path is this one or lies below it."""
-        below = PurePosixPath(other.path).is_relative_to(self.path) if self.path else True
+        below = not self.path or self.path == other.path or other.path.startswith(f"{self.path}/")
         return self.claim == other.claim and below
 
 
@@ -63,8 +62,8 @@ def _outermost(paths: set[ClaimPath]) -> set[ClaimPath]:
 
 
 def _mount(path: ClaimPath, volume: str, *, read_only: bool) -> Json:
-    mount_path = PurePosixPath(names.CLAIMS_DIRECTORY) / path.claim / path.path
-    mount: Json = {"name": volume, "mountPath": str(mount_path)}
+    below = f"{path.claim}/{path.path}" if path.path else path.claim
+    mount: Json = {"name": volume, "mountPath": f"{names.CLAIMS_DIRECTORY}/{below}"}
     if path.path:
         mount["subPath"] = path.path
     if read_only:
