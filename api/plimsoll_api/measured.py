@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from plimsoll_api import figures
 from plimsoll_api.gates import Metric
 from plimsoll_api.report import ModelFigures, RatioInterval, Report
 from plimsoll_api.statistics import PairedCounts
@@ -20,7 +21,10 @@ def paired_counts(report: Report) -> PairedCounts:
         raise MissingError("the report has no flip counts")
     counts = PairedCounts(flips.both_right, flips.wrong_to_right, flips.right_to_wrong, flips.both_wrong)
     if min(counts) < 0 or counts.samples != flips.samples:
-        raise MissingError(f"the flip counts {tuple(counts)} are not those of {flips.samples} samples")
+        raise MissingError(
+            f"the flip counts {', '.join(map(figures.count, counts))} are not those of "
+            f"{figures.count(flips.samples)} samples"
+        )
     if flips.samples == 0:
         raise MissingError("not one sample was measured")
     if flips.samples != report.data.samples:
@@ -73,8 +77,11 @@ def ratio_interval(report: Report, metric: Metric, batch_size: int | None) -> Ra
     if len(found) != 1:
         raise MissingError(f"the report has not one ratio of {metric} at batch size {chosen}")
     ratio = found[0]
-    figures = (ratio.low, ratio.ratio, ratio.high)
-    if not all(map(math.isfinite, figures)) or not 0 < ratio.low <= ratio.ratio <= ratio.high or ratio.rounds < 1:
+    if (
+        not all(map(math.isfinite, (ratio.low, ratio.ratio, ratio.high)))
+        or not 0 < ratio.low <= ratio.ratio <= ratio.high
+        or ratio.rounds < 1
+    ):
         raise MissingError(
             f"the ratio of {metric} at batch size {chosen} is {ratio.ratio} within {ratio.low} and {ratio.high} "
             f"after {ratio.rounds} rounds, which cannot be"

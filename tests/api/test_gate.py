@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.api.reports import GATES, gate, latency, passing, ratio, report, with_flips
 
-from plimsoll_api.gate import CHECKS, judge
+from plimsoll_api.gate import CHECKS, accuracy_minimum, accuracy_regression, judge
 from plimsoll_api.gates import BOUNDS, Gate, Metric
 from plimsoll_api.report import Report
 from plimsoll_api.statistics import PairedCounts, newcombe_paired_interval, wilson_interval, z_score
@@ -128,6 +128,16 @@ def test_accuracy_passes_where_the_whole_interval_is_above_the_limit_and_not_at_
     assert verdict(measured, gate("accuracy", max_regression=written(-low, -1e-11))) is INCONCLUSIVE
 
 
+def test_accuracy_exactly_at_the_limit_is_neither_proved_kept_nor_broken() -> None:
+    low, high = limits(*CELLS)
+    measured = with_flips(*CELLS)
+    anything = gate("accuracy", max_regression="1%")
+    assert accuracy_regression(measured, anything, -low).verdict is INCONCLUSIVE
+    assert accuracy_regression(measured, anything, math.nextafter(-low, 1)).verdict is PASS
+    assert accuracy_regression(measured, anything, -high).verdict is INCONCLUSIVE
+    assert accuracy_regression(measured, anything, math.nextafter(-high, -1)).verdict is FAIL
+
+
 def test_accuracy_fails_where_the_whole_interval_is_below_the_limit_and_not_at_it() -> None:
     cells = (900, 2, 60, 38)
     _, high = limits(*cells)
@@ -225,6 +235,15 @@ def test_the_least_accuracy_at_its_boundaries() -> None:
     assert verdict(measured, gate("accuracy", min=written(low, 1e-11))) is INCONCLUSIVE
     assert verdict(measured, gate("accuracy", min=written(high, -1e-11))) is INCONCLUSIVE
     assert verdict(measured, gate("accuracy", min=written(high, 1e-11))) is FAIL
+
+
+def test_an_accuracy_whose_interval_touches_the_least_allowed() -> None:
+    low, high = wilson_interval(950, 1000, z_score(0.95))
+    measured, anything = with_flips(940, 10, 5, 45), gate("accuracy", min="1%")
+    assert accuracy_minimum(measured, anything, low).verdict is PASS
+    assert accuracy_minimum(measured, anything, math.nextafter(low, 1)).verdict is INCONCLUSIVE
+    assert accuracy_minimum(measured, anything, high).verdict is INCONCLUSIVE
+    assert accuracy_minimum(measured, anything, math.nextafter(high, 1)).verdict is FAIL
 
 
 def test_the_least_accuracy_says_how_many_samples_would_decide() -> None:
@@ -414,3 +433,69 @@ def test_bounds_are_shown_as_they_were_written() -> None:
     assert bounds[0] == "maxRegression 2%"
     assert bounds[5] == "maxRatio 0.05"
     assert bounds[11] == "max 1ms"
+
+
+@pytest.mark.parametrize(
+    ("limit", "observed", "says"),
+    [
+        (
+            gate("accuracy", min="96%"),
+            "97.4%",
+            "accuracy 97.4% of 2,000 samples; 95% sure that it is at least 96.75%, the least allowed is 96%",
+        ),
+        (
+            gate("accuracy", min="99%"),
+            "97.4%",
+            "accuracy 97.4% of 2,000 samples; 95% sure that it is below 97.92%, the least allowed is 99%",
+        ),
+        (
+            gate("macroF1", max_regression="1%"),
+            "-0.3 points",
+            "macro F1 97.5% → 97.2% (-0.3 points), the limit is a loss of 1 point",
+        ),
+        (gate("macroF1", min="97%"), "97.2%", "macro F1 is 97.2%, the least allowed is 97%"),
+        (
+            gate("size", min_reduction="95%"),
+            "96%",
+            "size 1,000,000 → 40,000: smaller by 96%, the least allowed is 95%",
+        ),
+        (gate("macs", max_ratio="0.05"), "0.04x", "macs 10,000,000 → 400,000: 0.04x, at most 0.05x is allowed"),
+        (
+            gate("latencyP95", max_ratio="1.0", batch_size=32),
+            "0.5x",
+            "latencyP95 at batch size 32 is 0.5x the baseline's (95% interval 0.48x to 0.53x), at most 1x is allowed",
+        ),
+        (
+            gate("throughput", min_ratio="1.5"),
+            "2x",
+            "throughput at batch size 1 is 2x the baseline's (95% interval 1.9x to 2.1x), at least 1.5x is required",
+        ),
+        (gate("latencyP99", max="1ms"), "650us", "latencyP99 is 650us at batch size 1, at most 1ms is allowed"),
+    ],
+)
+def test_what_people_read(limit: Gate, observed: str, says: str) -> None:
+    found = check(report(), limit)
+    assert (found.observed, found.message) == (observed, says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"flips": None}, "cannot be judged: the report has no flip counts"),
+        (
+            {"flips": passing()["flips"] | {"both_wrong": 39}},
+            "cannot be judged: the flip counts 1,940, 8, 12, 39 are not those of 2,000 samples",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(change: dict[str, Any], says: str) -> None:
+    assert check(report(**change), GATES[0]).message == says
+
+
+def test_a_text_is_cut_only_when_it_is_too_long() -> None:
+    huge = report(baseline=passing()["baseline"] | {"size_bytes": 10**150})
+    found = check(huge, gate("size", max_ratio="1"))
+    assert found.verdict is PASS
+    assert len(found.message) < 512
+    found = check(report(baseline=passing()["baseline"] | {"size_bytes": 10**300}), gate("size", max_ratio="1"))
+    assert len(found.message) <= 512
