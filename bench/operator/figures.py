@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,4 +83,4 @@ def stretches(milestones: Mapping[str, Milestones], observed: Observed) -> dict[
 def quantile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least this share of the values do not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
