@@ -94,7 +94,7 @@ def pod_view(obj: Json) -> PodView:
         job_uid=(metadata.get("labels") or {}).get(JOB_UID_LABEL) or _controller_uid(metadata) or "",
         phase=status.get("phase") or "Pending",
         created=parse_time(metadata.get("creationTimestamp")),
-        waiting=_waiting(state, conditions),
+        waiting=_waiting(state, conditions, obj.get("spec", {})),
         exit_code=terminated.get("exitCode"),
         termination_message=terminated.get("message") or "",
         disrupted=any(
@@ -103,14 +103,32 @@ def pod_view(obj: Json) -> PodView:
     )
 
 
-def _waiting(state: dict[str, Any], conditions: list[dict[str, Any]]) -> tuple[str, str] | None:
+def _waiting(state: dict[str, Any], conditions: list[dict[str, Any]], spec: Json) -> tuple[str, str] | None:
     waiting = state.get("waiting") or {}
     if waiting.get("reason") and waiting["reason"] not in ("ContainerCreating", "PodInitializing"):
-        return waiting["reason"], waiting.get("message") or ""
+        return waiting["reason"], _with_paths(waiting.get("message") or "", spec)
     for condition in conditions:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return condition.get("reason") or "Unschedulable", condition.get("message") or ""
     return None
+
+
+def _with_paths(message: str, spec: Json) -> str:
+    """Add the paths that a kubelet cannot mount: it names only the volume, by a name that nobody wrote."""
+    if "subPath" not in message:
+        return message
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in spec.get("volumes") or []
+        if "persistentVolumeClaim" in volume
+    }
+    paths = sorted(
+        f"pvc://{claims[mount['name']]}/{mount['subPath']}"
+        for container in spec.get("containers") or []
+        for mount in container.get("volumeMounts") or []
+        if "subPath" in mount and mount["name"] in claims and f'"{mount["name"]}"' in message
+    )
+    return f"{message}; of these, one is not there: {', '.join(paths)}" if paths else message
 
 
 def _controller_uid(metadata: dict[str, Any]) -> str | None:
