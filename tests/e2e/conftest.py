@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster import Cluster
-from tests.e2e.way import Way
+from tests.e2e.way import Claim, Way
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +23,15 @@ def way(cluster: Cluster) -> Iterator[Way]:
     way = Way(cluster, print, namespace=f"e2e-{secrets.token_hex(3)}")
     yield way
     cluster.kubectl("delete", "namespace", way.kube.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def installed(way: Way) -> list[Claim]:
+    """The operator runs; the claims of it."""
+    return way.install()
+
+
+@pytest.fixture(scope="session")
+def prepared(way: Way, installed: list[Claim]) -> list[Claim]:
+    """Model, data, release and server are there; the claims of it."""
+    return way.prepare()

@@ -60,17 +60,24 @@ class Kube:
                 raise NotSoError(f"{kind} {name} after {seconds:.0f} s: {state}")
             time.sleep(pause)
 
+    def wait_gone(self, kind: str, selector: str, *, seconds: float) -> None:
+        """Poll until nothing of the kind is left; NotSoError after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while left := self.list(kind, selector):
+            if time.monotonic() > deadline:
+                raise NotSoError(f"{kind} left after {seconds:.0f} s: {[o['metadata']['name'] for o in left]}")
+            time.sleep(0.5)
+
     @contextmanager
     def reach(self, service: str, port: int) -> Iterator[str]:
         """Yield host:port that reaches the service from this machine: its own address, or a port-forward."""
-        address = self.get("service", service)["spec"]["clusterIP"]
-        if _connects(address, port):
-            yield f"{address}:{port}"
+        if self._routed():
+            yield f"{self.get('service', service)['spec']['clusterIP']}:{port}"
             return
         forward = subprocess.Popen(
             [str(tool("kubectl")), "--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace,
              "port-forward", f"service/{service}", f":{port}"],
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         try:
             assert forward.stdout is not None
@@ -81,6 +88,11 @@ class Kube:
         finally:
             forward.terminate()
             forward.wait()
+
+    def _routed(self) -> bool:
+        """Say whether this machine has a way to service addresses; the API server's always answers."""
+        listed = json.loads(self.cluster.kubectl("-n", "default", "get", "service", "kubernetes", "-o", "json"))
+        return _connects(listed["spec"]["clusterIP"], 443)
 
 
 def _connects(address: str, port: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.e2e.prometheus import Prometheus, scraping
-from tests.e2e.way import HELM_RELEASE, Claim, Way
+from tests.e2e.way import GOOD, HELM_RELEASE, JOB, RELEASE, RELEASES, REVISIONS, Claim, Way
 
 pytestmark = pytest.mark.cluster
 
@@ -18,17 +18,17 @@ def check(claims: list[Claim]) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(way: Way) -> Iterator[Prometheus]:
+def prometheus(way: Way, prepared: list[Claim]) -> Iterator[Prometheus]:
     with way.system.reach(f"{HELM_RELEASE}-metrics", 8080) as target, scraping(target) as prometheus:
         yield prometheus
 
 
 class TestWay:
-    def test_the_operator_is_installed_by_helm(self, way: Way) -> None:
-        check(way.install())
+    def test_the_operator_is_installed_by_helm(self, installed: list[Claim]) -> None:
+        check(installed)
 
-    def test_a_model_is_trained_in_the_cluster(self, way: Way) -> None:
-        check(way.prepare())
+    def test_a_model_is_trained_in_the_cluster(self, prepared: list[Claim]) -> None:
+        check(prepared)
 
     def test_a_job_that_passes_is_released(self, way: Way, prometheus: Prometheus) -> None:
         check(way.release_a_good_one())
@@ -41,3 +41,11 @@ class TestWay:
 
     def test_prometheus_saw_it(self, way: Way, prometheus: Prometheus) -> None:
         check(way.read_metrics(prometheus))
+
+    def test_deleting_the_job_deletes_its_children_and_keeps_the_revisions(self, way: Way) -> None:
+        way.kube.run("delete", JOB, GOOD, "--wait")
+        mine = f"plimsoll.dev/compression-job={GOOD}"
+        for kind in ("jobs.batch", "configmaps", "pods"):
+            way.kube.wait_gone(kind, mine, seconds=60)
+        assert {r["metadata"]["name"] for r in way.kube.list(REVISIONS)} == {f"{RELEASE}-1", f"{RELEASE}-2"}
+        assert way.kube.get(RELEASES, RELEASE)["status"]["currentRevision"] == 1
