@@ -231,7 +231,7 @@ def _ratio(report: Report, gate: Gate, limit: float, limit_text: str, *, lower_i
     if kept or broken:
         return _compared(kept, observed, seen)
     interval = Interval(found.low, found.high)
-    needed = rounds_to_decide_ratio(found.ratio, interval, limit, found.rounds, RATIO_CONFIDENCE)
+    needed = rounds_to_decide_ratio(interval, limit, found.rounds, RATIO_CONFIDENCE)
     return Finding(Verdict.INCONCLUSIVE, observed, f"{seen}; {_would_decide(needed, found.rounds, 'rounds')}", needed)
 
 

@@ -125,16 +125,14 @@ def samples_to_decide_share(successes: float, samples: float, limit: float, conf
     return _larger(planned, _first_that(decides, above=samples))
 
 
-def rounds_to_decide_ratio(
-    ratio: float, interval: Interval, limit: float, rounds: int, confidence: float
-) -> int | None:
+def rounds_to_decide_ratio(interval: Interval, limit: float, rounds: int, confidence: float) -> int | None:
     """Return the rounds after which the interval of a ratio would leave the limit outside; None beyond all reason.
 
-    An interval narrows with the square root of the rounds; the power asks for more on top.
+    An interval narrows around its middle with the square root of the rounds; the power asks for more on top.
     """
-    distance = abs(limit - ratio)
-    half_width = interval.high - ratio if ratio <= limit else ratio - interval.low
-    if distance == 0 or half_width <= 0:
+    half_width = interval.high / 2 - interval.low / 2
+    distance = abs(limit - interval.low - half_width)
+    if distance < 1e-9:
         return None
     z = z_score(confidence)
     narrower = half_width / distance * (z + z_score(POWER)) / z

@@ -151,9 +151,10 @@ def test_the_needed_samples_of_a_share_below_its_limit_decide_that() -> None:
 
 
 def test_the_needed_rounds_of_a_ratio() -> None:
-    interval = Interval(0.80, 1.10)
     at_power = ((z_score(0.975) + z_score(0.9)) / z_score(0.975)) ** 2
-    assert rounds_to_decide_ratio(0.95, interval, 1.0, 40, 0.975) == math.ceil(40 * 9 * at_power)
-    assert rounds_to_decide_ratio(1.05, Interval(0.9, 1.2), 1.0, 40, 0.975) == math.ceil(40 * 9 * at_power)
-    assert rounds_to_decide_ratio(1.0, interval, 1.0, 40, 0.975) is None
-    assert rounds_to_decide_ratio(0.9999, interval, 1.0, 40, 0.975) is None
+    below, above = Interval(0.80, 1.10), Interval(0.9, 1.2)
+    assert rounds_to_decide_ratio(below, 1.0, 40, 0.975) == pytest.approx(40 * 9 * at_power, abs=1)
+    assert rounds_to_decide_ratio(above, 1.0, 40, 0.975) == pytest.approx(40 * 9 * at_power, abs=1)
+    assert rounds_to_decide_ratio(Interval(0.9, 1.0 + 1e-9), 1.0, 40, 0.975) == math.ceil(40 * at_power)
+    assert rounds_to_decide_ratio(Interval(0.875, 1.125), 1.0, 40, 0.975) is None
+    assert rounds_to_decide_ratio(Interval(0.8749, 1.125), 1.0, 40, 0.975) is None
