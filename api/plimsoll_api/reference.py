@@ -11,13 +11,13 @@ from plimsoll_api.reasons import MEANINGS
 from plimsoll_api.rules import VALIDATIONS
 
 _LIMITS = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "minLength": "characters at least",
-    "maxLength": "characters at most",
-    "minItems": "items at least",
-    "maxItems": "items at most",
-    "maxProperties": "entries at most",
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
+    "maxProperties": "at most {} entries",
 }
 
 
@@ -47,16 +47,17 @@ def _kind(definition: Definition) -> list[str]:
         + ".",
         "",
         *_rules(schema),
-        "| field | type | default | limits | meaning |",
-        "|---|---|---|---|---|",
     ]
     for part in ("spec", "status"):
-        lines += list(_fields(part, schema["properties"][part], part in schema.get("required", [])))
-    return [*lines, ""]
+        lines += [f"### The {part} of a {definition.kind}", "", *_rules(schema["properties"][part])]
+        lines += ["| field | type | default | limits | meaning |", "|---|---|---|---|---|"]
+        below = schema["properties"][part] | {VALIDATIONS: []}
+        lines += [*_fields(part, below, part in schema.get("required", [])), ""]
+    return lines
 
 
 def _rules(schema: Schema) -> list[str]:
-    lines = [f"- {sentence}." for sentence in _sentences(schema)]
+    lines = [f"- {_in_markdown(sentence)}." for sentence in _sentences(schema)]
     return [*lines, ""] if lines else []
 
 
@@ -76,11 +77,15 @@ def _fields(path: str, schema: Schema, required: bool) -> Iterator[str]:
         _limits(schema),
         schema.get("description", ""),
     ]
-    yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    yield "| " + " | ".join(_in_markdown(cell) for cell in cells) + " |"
     items = schema.get("items", {})
     child, below = (items, f"{path}[]") if items else (schema, path)
     for name, part in child.get("properties", {}).items():
         yield from _fields(f"{below}.{name}", part, name in child.get("required", []))
+
+
+def _in_markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def _type(schema: Schema) -> str:
@@ -96,7 +101,7 @@ def _type(schema: Schema) -> str:
 
 
 def _limits(schema: Schema) -> str:
-    limits = [f"{words} {schema[key]}" for key, words in _LIMITS.items() if key in schema]
+    limits = [words.format(schema[key]) for key, words in _LIMITS.items() if key in schema]
     parts = [schema, schema.get("items", {}), schema.get("additionalProperties") or {}]
     for part in (part for part in parts if isinstance(part, dict)):
         limits += _sentences(part)
