@@ -29,6 +29,7 @@ def variant(name: str, **changes: Any) -> Object:
             {"prune": {"criterion": "Magnitude", "amount": "20%"}},
             {"quantize": {"scheme": "Int8Static"}},
         ]
+        job["spec"]["gates"] = [{"metric": "size", "minReduction": "10%"}]
         del job["spec"]["data"]["train"]
     for path, value in changes.items():
         *parents, last = path.split("__")

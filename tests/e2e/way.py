@@ -193,8 +193,9 @@ class Way:
             nonlocal told
             status = job.get("status", {})
             progress = status.get("progress", {})
-            line = f"  {status.get('phase', 'Pending'):<11} {progress.get('percent', 0):>3}%  "
-            line += " ".join(filter(None, (progress.get("stage", ""), progress.get("message", ""))))
+            done = f"{progress['percent']:>3}%" if progress else ""
+            words = (f"{status.get('phase', 'Pending'):<11}", done, progress.get("stage"), progress.get("message"))
+            line = "  " + "  ".join(filter(None, words))
             if line != told:
                 self.tell(line)
                 told = line
