@@ -1,0 +1,231 @@
+"""The whole of a compression, in this process: what is published, what is kept, and every way a plan can be wrong."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.jobimage.claims import DISTILL, INT8, PRUNE, STEPS, Claims, published
+
+from plimsoll_api.report import Progress, Summary
+from plimsoll_job import compress as flow
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.model import load_model
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.table import TECHNIQUES
+from plimsoll_job.work import Work
+
+UNSTRUCTURED = {"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "50%"}}
+
+
+def compressed(claims: Claims, *arguments: Any, **changes: Any) -> Summary:
+    plan = claims.plan(*arguments, **changes)
+    summary = flow.compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
+    torch.set_num_threads(1)
+    return summary
+
+
+def work_of(claims: Claims) -> Path:
+    (directory,) = (claims.directory / "out" / "wine" / "work").iterdir()
+    return directory
+
+
+def test_baseline_and_candidate_are_published_with_their_lineage(claims: Claims) -> None:
+    summary = compressed(claims)
+    baseline, candidate = published(claims, summary.baseline), published(claims, summary.candidate)
+    assert baseline["lineage"].keys() == {"architecture", "packages", "sourceDigest", "steps"}
+    assert baseline["lineage"]["steps"] == []
+    lineage = candidate["lineage"]
+    assert lineage["planDigest"] == claims.plan().content_digest()
+    assert summary.baseline is not None
+    assert lineage["baselineDigest"] == summary.baseline.digest
+    assert lineage["sourceDigest"] == baseline["lineage"]["sourceDigest"]
+    assert [step["technique"] for step in lineage["steps"]] == ["prune", "distill", "quantize"]
+    prune, distill, quantize = lineage["steps"]
+    assert prune["parametersBefore"] == baseline["parameters"]
+    assert prune["parametersAfter"] == distill["parametersBefore"] == candidate["parameters"]
+    assert prune["macsAfter"] == candidate["macs"] < prune["macsBefore"] == baseline["macs"]
+    assert prune["settings"] == {"criterion": "Activation", "granularity": "Structured", "amount": "50%"}
+    assert quantize["details"]["weightTypes"] == {"int8": 3}
+    assert summary.candidate is not None
+    assert summary.candidate.size_bytes < 0.4 * summary.baseline.size_bytes
+
+
+def test_nothing_in_a_manifest_tells_when_or_where(claims: Claims) -> None:
+    text = json.dumps(published(claims, compressed(claims).candidate))
+    assert str(claims.directory) not in text
+    assert "time" not in text.lower().replace("onnxruntime", "")
+
+
+def test_the_baseline_is_stored_once_for_all_plans(claims: Claims) -> None:
+    one, other = compressed(claims, [PRUNE]), compressed(claims, [UNSTRUCTURED])
+    assert one.baseline == other.baseline
+    assert one.candidate != other.candidate
+    assert len(list((claims.directory / "out" / "wine" / "artifacts").iterdir())) == 3
+
+
+def test_a_torch_model_without_quantization_is_exported_as_it_is(claims: Claims) -> None:
+    summary = compressed(claims, [UNSTRUCTURED])
+    manifest = published(claims, summary.candidate)
+    assert manifest["nonzeroParameters"] < 0.51 * manifest["parameters"]
+    assert summary.candidate is not None
+    assert summary.baseline is not None
+    assert abs(summary.candidate.size_bytes - summary.baseline.size_bytes) < 200
+
+
+def test_progress_goes_from_0_to_100_and_never_back(claims: Claims) -> None:
+    heard: list[Progress] = []
+    flow.compress(claims.plan(), Store(claims=claims.directory), Reporter(emit=heard.append))
+    percents = [progress.percent for progress in heard]
+    assert percents == sorted(percents)
+    assert (percents[0], percents[-1]) == (0, 100)
+    stages = list(dict.fromkeys(progress.stage for progress in heard))
+    assert stages == ["load", "analyse", "prune", "distill", "quantize", "export", "publish"]
+
+
+def test_a_finished_plan_is_not_carried_out_again(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compressed(claims)
+    assert [path.name for path in work_of(claims).iterdir()] == ["done.json"]
+    monkeypatch.setattr(flow, "load", None)
+    assert compressed(claims) == first
+
+
+def test_a_finished_plan_whose_artifact_was_damaged_is_carried_out_again(claims: Claims) -> None:
+    first = compressed(claims)
+    assert first.candidate is not None
+    (claims.directory / first.candidate.uri.removeprefix("pvc://") / "model.onnx").write_bytes(b"torn")
+    assert compressed(claims) == first
+    assert ort.InferenceSession(claims.directory / first.candidate.uri.removeprefix("pvc://") / "model.onnx")
+
+
+class Killed(BaseException):
+    """The pod dies."""
+
+
+def die(*_: Any) -> Applied:
+    raise Killed
+
+
+@pytest.mark.parametrize("deadly", [0, 1, 2])
+def test_a_killed_run_goes_on_from_its_finished_steps(
+    claims: Claims, wine_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadly: int
+) -> None:
+    undisturbed = compressed(Claims.copy_of(wine_source, tmp_path / "undisturbed"))
+    names = list(TECHNIQUES)
+    with monkeypatch.context() as patched:
+        patched.setitem(TECHNIQUES, names[deadly], die)
+        with pytest.raises(Killed):
+            compressed(claims)
+    assert sorted(path.name for path in work_of(claims).iterdir()) == [f"step-{index:02d}" for index in range(deadly)]
+    for finished in names[:deadly]:
+        monkeypatch.setitem(TECHNIQUES, finished, die)
+    assert compressed(claims) == undisturbed
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
+def test_a_damaged_state_is_passed_over(claims: Claims, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(TECHNIQUES, "quantize", die)
+        with pytest.raises(Killed):
+            compressed(claims)
+    state = work_of(claims) / "step-01" / file
+    state.write_bytes(state.read_bytes()[:-3] + b"xyz")
+    taken: list[str] = []
+    distill = TECHNIQUES["distill"]
+
+    def watched(settings: Any, candidate: Candidate, bench: Bench) -> Applied:
+        taken.append("distill")
+        return distill(settings, candidate, bench)
+
+    monkeypatch.setitem(TECHNIQUES, "distill", watched)
+    monkeypatch.setitem(TECHNIQUES, "prune", die)
+    assert compressed(claims).outcome == "Done"
+    assert taken == ["distill"]
+
+
+def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:
+    plan = claims.plan([PRUNE, UNSTRUCTURED])
+    loaded = flow.load(plan, store, Reporter(emit=lambda _: None))
+    work = Work(tmp_path / "work", loaded.sample_shape)
+    candidate, records = flow.take_steps(plan, loaded, work, Reporter(emit=lambda _: None))
+    finished, again, same_records = Work(tmp_path / "work", loaded.sample_shape).resume(
+        2, load_model(plan.model, store)
+    )
+    assert finished == 2
+    assert (again.cuts, again.sparse, same_records) == (candidate.cuts, candidate.sparse, records)
+    assert again.fingerprint() == candidate.fingerprint()
+
+
+def test_a_step_that_changed_nothing_is_an_error(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TECHNIQUES, "prune", lambda settings, candidate, bench: Applied(candidate))
+    with pytest.raises(UserError, match=r"spec.steps\[0\].prune: the step changed nothing") as error:
+        compressed(claims)
+    assert error.value.reason == "NothingChanged"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calibration": {"uri": "pvc://data/train.parquet", "inputs": ["c0"]}},
+         r"spec.data.calibration.inputs: one sample has the shape \[1\], the model takes \[13\]"),
+        ({"train": {"uri": "pvc://data/none.parquet"}}, r"spec.data.train.uri: there is no file"),
+        ({"train": None}, r"spec.data.train: spec.steps\[1\].distill needs training data"),
+        ({"calibration": None}, r"spec.data.calibration: spec.steps\[0\].prune needs calibration data"),
+        ({"output": {"uri": "pvc://other/out"}}, r"spec.output.uri: the claim 'other' is not mounted"),
+        ({"model": {"uri": "pvc://models/wine", "architecture": {"factory": "plimsoll_job.zoo:digits_cnn"}}},
+         r"spec.model.uri: the weights do not fit the module; tensors missing: features.0.weight"),
+        ({"model": {"uri": "pvc://models/none", "architecture": {"factory": "plimsoll_job.zoo:wine_mlp"}}},
+         r"spec.model.uri: there is no file pvc://models/none"),
+    ],
+)  # fmt: skip
+def test_wrong_plans_name_their_field(claims: Claims, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compressed(claims, **changes)
+
+
+def test_more_calibration_samples_than_there_are_is_refused(claims: Claims) -> None:
+    calibration = claims.plan().calibration
+    assert calibration is not None
+    wanted = calibration.model_copy(update={"samples": 91})
+    with pytest.raises(UserError, match=r"spec.data.calibration.samples: 91 are wanted, .* has 90"):
+        compressed(claims, calibration=wanted)
+
+
+def test_half_precision_weights_are_taken(claims: Claims) -> None:
+    halves = {
+        name: value.half() if value.is_floating_point() else value for name, value in load_file(claims.weights).items()
+    }
+    save_file(halves, claims.weights)
+    assert compressed(claims, [PRUNE]).outcome == "Done"
+
+
+def test_one_plan_gives_one_artifact(claims: Claims, wine_source: Path, tmp_path: Path) -> None:
+    other = Claims.copy_of(wine_source, tmp_path / "other")
+    assert compressed(claims).candidate == compressed(other).candidate
+    shutil.rmtree(other.directory / "out")
+    (other.directory / "out").mkdir()
+    assert compressed(other, seed=1).candidate != compressed(claims).candidate
+
+
+def test_every_output_of_the_artifact_is_finite(claims: Claims) -> None:
+    ref = compressed(claims, STEPS).candidate
+    assert ref is not None
+    session = ort.InferenceSession(claims.directory / ref.uri.removeprefix("pvc://") / "model.onnx")
+    (logits,) = session.run(None, {"inputs": np.random.default_rng(0).standard_normal((5, 13)).astype(np.float32)})
+    assert logits.shape == (5, 3)
+    assert np.isfinite(logits).all()
+
+
+def test_steps_may_be_repeated(claims: Claims) -> None:
+    again = {"prune": {"criterion": "Magnitude", "amount": "30%"}}
+    steps = [PRUNE, DISTILL, again, UNSTRUCTURED, DISTILL, INT8]
+    records = published(claims, compressed(claims, steps).candidate)["lineage"]["steps"]
+    assert records[4]["nonzeroAfter"] <= records[3]["nonzeroAfter"] + 64
+    assert records[5]["parametersAfter"] < 0.4 * records[0]["parametersBefore"]

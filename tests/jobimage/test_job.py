@@ -1,0 +1,136 @@
+"""The job image as its pods run it: processes of their own, killed and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.jobimage.claims import DISTILL, INT8, PRUNE, Claims, end, run, start
+
+from plimsoll_api.model import digest_of
+from plimsoll_api.names import REQUEST_VARIABLE
+from plimsoll_api.report import MAX_SUMMARY_BYTES, REPORT_MARK, Outcome, Report
+from plimsoll_job.ending import run_to_end, summary_of
+from plimsoll_job.errors import TransientError, UserError
+
+LONG = [PRUNE, {"distill": DISTILL["distill"] | {"epochs": 5_000}}, INT8]
+SHORT = [PRUNE, {"distill": DISTILL["distill"] | {"epochs": 60}}, INT8]
+
+
+def wait_for_step(claims: Claims, name: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list((claims.directory / "out" / "wine").glob(f"work/*/{name}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed(
+    claims: Claims, wine_source: Path, tmp_path: Path
+) -> None:
+    disturbed = Claims.copy_of(wine_source, tmp_path / "disturbed")
+    killed = start(disturbed, "compress", disturbed.plan(SHORT), "killed")
+    undisturbed = start(claims, "compress", claims.plan(SHORT))
+    wait_for_step(disturbed, "step-00")
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    again = run(disturbed, "compress", disturbed.plan(SHORT), "again")
+    first = end(claims, undisturbed, "compress")
+    assert first.code == again.code == 0
+    assert first.summary == again.summary
+    assert '"stage":"prune"' in first.log
+    assert '"stage":"prune"' not in again.log
+
+    request = claims.request(first.summary.baseline, first.summary.candidate)  # type: ignore[arg-type]
+    measured = run(claims, "evaluate", request)
+    assert measured.code == 0, measured.log
+    mark, _, content = measured.log.splitlines()[-1].partition(" ")
+    assert mark == REPORT_MARK
+    assert digest_of(content.encode()) == measured.summary.report_digest
+    report = Report.model_validate_json(content)
+    assert report.flips is not None
+    assert report.flips.samples == 88
+
+    printed = subprocess.run(
+        [sys.executable, "-m", "plimsoll_job", "print-report", "--claims", str(claims.directory),
+         "--uri", str(measured.summary.report_uri), "--digest", str(measured.summary.report_digest)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert printed.stdout == f"{REPORT_MARK} {content}\n"
+
+
+def test_sigterm_ends_a_pod_promptly_as_something_to_try_again(claims: Claims) -> None:
+    pod = start(claims, "compress", claims.plan(LONG))
+    wait_for_step(claims, "step-00")
+    began = time.monotonic()
+    pod.send_signal(signal.SIGTERM)
+    ended = end(claims, pod, "compress")
+    assert time.monotonic() - began < 10
+    assert ended.code == 75
+    assert (ended.summary.outcome, ended.summary.reason) == (Outcome.TRY_AGAIN, "Stopped")
+
+
+def test_evaluate_never_imports_torch(claims: Claims, tmp_path: Path) -> None:
+    request = claims.request(
+        {"uri": "pvc://out/a", "digest": "sha256:" + "0" * 64, "sizeBytes": 1},  # type: ignore[arg-type]
+        {"uri": "pvc://out/b", "digest": "sha256:" + "0" * 64, "sizeBytes": 1},  # type: ignore[arg-type]
+    )
+    program = (
+        "import sys\n"
+        "from plimsoll_job.__main__ import main\n"
+        f"sys.argv = ['plimsoll_job', 'evaluate', '--claims', {str(claims.directory)!r}]\n"
+        "code = main()\n"
+        "import plimsoll_job.evaluate.flow\n"
+        "print(code, sorted(set(sys.modules) & {'torch', 'torch_pruning', 'sklearn', 'plimsoll_job.compress'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env=os.environ | {REQUEST_VARIABLE: request.canonical_json().decode()},
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "64 []"
+    assert "there is no file pvc://out/a/manifest.json" in done.stderr
+
+
+@pytest.mark.parametrize("document", ["", "{}", "[1", '{"schemaVersion": "v9"}'])
+def test_a_plan_that_is_none_is_the_requests_fault(tmp_path: Path, document: str) -> None:
+    (tmp_path / "plan.json").write_text(document)
+    done = subprocess.run(
+        [sys.executable, "-m", "plimsoll_job", "compress", "--plan", str(tmp_path / "plan.json"),
+         "--termination-file", str(tmp_path / "end")],
+        check=False, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 64
+    assert '"reason":"NotUnderstood"' in (tmp_path / "end").read_text()
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "outcome", "reason"),
+    [
+        (UserError("spec.x: wrong"), 64, "RequestWrong", "RequestWrong"),
+        (TransientError("full", reason="StoreUnwritable"), 75, "TryAgain", "StoreUnwritable"),
+        (KeyError("bug"), 75, "TryAgain", "Unexpected"),
+        (MemoryError(), 75, "TryAgain", "Unexpected"),
+    ],
+)
+def test_exit_codes_say_who_must_act(tmp_path: Path, error: Exception, code: int, outcome: str, reason: str) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_to_end(lambda: raising(error), tmp_path / "end") == code  # type: ignore[func-returns-value,arg-type,return-value]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    text = (tmp_path / "end").read_text()
+    assert f'"outcome":"{outcome}"' in text
+    assert f'"reason":"{reason}"' in text
+
+
+def test_long_messages_fit_a_termination_message() -> None:
+    for letter in ("a", "\u20ac", "\x00", '"'):
+        summary = summary_of(Outcome.TRY_AGAIN, "Unexpected", letter * 5_000)
+        assert len(summary.message) <= 1_500
+    assert len(summary_of(Outcome.TRY_AGAIN, "Unexpected", "a" * 5_000).canonical_json()) < MAX_SUMMARY_BYTES
