@@ -101,7 +101,9 @@ def _type(schema: Schema) -> str:
 
 
 def _limits(schema: Schema) -> str:
-    limits = [words.format(schema[key]) for key, words in _LIMITS.items() if key in schema]
+    limits = [
+        words.format(schema[key]).replace(" 1 items", " 1 item") for key, words in _LIMITS.items() if key in schema
+    ]
     parts = [schema, schema.get("items", {}), schema.get("additionalProperties") or {}]
     for part in (part for part in parts if isinstance(part, dict)):
         limits += _sentences(part)
