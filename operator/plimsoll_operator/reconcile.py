@@ -75,7 +75,7 @@ class Reconciler:
         except ValidationError as error:
             return await self._refuse(body, error)
         order = Order(spec, self._job_image)
-        snapshot = await job_observe.observe(self._cluster, self._mirror, self._looks, body, spec, now, fresh=fresh)
+        snapshot = await job_observe.observe(self._cluster, self._mirror, self._looks, body, spec, now=now, fresh=fresh)
         decision = job_decide.decide(order, snapshot, now)
         await self._performer.perform(COMPRESSION_JOBS, body, decision)
         return decision

@@ -27,7 +27,7 @@ PAGE_SIZE = 500
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class Cluster:
@@ -47,7 +47,7 @@ class Cluster:
     async def connect(cls) -> Self:
         """Return the cluster that this pod runs in, else the one of KUBECONFIG's current context."""
         configuration = official.Configuration()
-        if os.environ.get("KUBERNETES_SERVICE_HOST") and _TOKEN.exists():
+        if os.environ.get("KUBERNETES_SERVICE_HOST") and TOKEN.exists():  # noqa: ASYNC240 - once, before anything runs
             official_config.load_incluster_config(client_configuration=configuration)
         else:
             await official_config.load_kube_config(client_configuration=configuration)
@@ -61,7 +61,7 @@ class Cluster:
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         """Return the object as it is now."""
-        return await self._request("GET", resource.path(namespace, name))
+        return await self._json("GET", resource.path(namespace, name))
 
     async def pages(
         self, resource: Resource, namespace: str | None, *, query: Mapping[str, str] = {}, accept: str | None = None
@@ -69,7 +69,7 @@ class Cluster:
         """Yield the list objects of a consistent list, a page at a time."""
         page_query = {"limit": str(PAGE_SIZE), **query}
         while True:
-            page = await self._request("GET", resource.path(namespace), query=page_query, accept=accept)
+            page = await self._json("GET", resource.path(namespace), query=page_query, accept=accept)
             # An empty list of metadata alone says null.
             page["items"] = page.get("items") or []
             yield page
@@ -84,25 +84,25 @@ class Cluster:
 
     async def create(self, resource: Resource, namespace: str, body: Json) -> Json:
         """Create the object and return it, or raise AlreadyExistsError."""
-        return await self._request("POST", resource.path(namespace), body=body)
+        return await self._json("POST", resource.path(namespace), body=body)
 
     async def patch(
         self, resource: Resource, namespace: str, name: str, body: Json, *, subresource: str | None = None
     ) -> Json:
         """Merge the body into the object and return it. A resourceVersion in the body guards it: else ConflictError."""
         path = resource.path(namespace, name, subresource)
-        return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
+        return await self._json("PATCH", path, body=body, content_type=MERGE_PATCH)
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         """Delete the very object of this uid; what it owns is collected later."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        await self._request("DELETE", resource.path(namespace, name), body=body)
+        await self._json("DELETE", resource.path(namespace, name), body=body)
 
     async def log(self, namespace: str, pod: str, container: str, tail_lines: int) -> str:
         """Return the last physical lines of the container's log."""
         path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
         query = {"container": container, "tailLines": str(tail_lines)}
-        return (await self._answer("GET", path, query=query)).decode(errors="replace")
+        return (await self._bytes("GET", path, query=query)).decode(errors="replace")
 
     async def watch(
         self, resource: Resource, namespace: str | None, *, query: Mapping[str, str], silence_seconds: float
@@ -128,21 +128,11 @@ class Cluster:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(f"the watch on {resource.plural} broke: {error or type(error).__name__}") from error
 
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Json | None = None,
-        content_type: str = "application/json",
-        accept: str | None = None,
-    ) -> Json:
-        content = await self._answer(method, path, query=query, body=body, content_type=content_type, accept=accept)
-        answer: Json = json.loads(content)
+    async def _json(self, method: str, path: str, **options: Any) -> Json:
+        answer: Json = json.loads(await self._bytes(method, path, **options))
         return answer
 
-    async def _answer(
+    async def _bytes(
         self,
         method: str,
         path: str,
@@ -152,40 +142,37 @@ class Cluster:
         content_type: str = "application/json",
         accept: str | None = None,
     ) -> bytes:
-        data = json.dumps(body, separators=(",", ":")).encode() if body is not None else None
-        for attempt in range(ATTEMPTS):
-            try:
-                return await self._attempt(method, path, query, data, content_type, accept)
-            except UnavailableError as error:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                pause = error.retry_after_seconds or 0.1 * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
-                await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
-
-    async def _attempt(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        data: bytes | None,
-        content_type: str,
-        accept: str | None,
-    ) -> bytes:
-        session, headers = await self._connection()
-        if data is not None:
+        """Return the body of the answer; what may be tried again is, a few times."""
+        headers = {"Accept": accept} if accept else {}
+        data = None
+        if body is not None:
             headers["Content-Type"] = content_type
-        if accept is not None:
-            headers["Accept"] = accept
+            data = json.dumps(body, separators=(",", ":")).encode()
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return await self._once(method, path, query, data, headers)
+            except UnavailableError as error:
+                pause = 0.1 * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 - so that clients do not march in step
+                await asyncio.sleep(error.retry_after_seconds or pause)
+        return await self._once(method, path, query, data, headers)
+
+    async def _once(
+        self, method: str, path: str, query: Mapping[str, str] | None, data: bytes | None, headers: dict[str, str]
+    ) -> bytes:
+        session, authorization = await self._connection()
         try:
             async with session.request(
-                method, self._url(path), params=query, data=data, headers=headers, timeout=self._timeout
+                method,
+                self._url(path),
+                params=query,
+                data=data,
+                headers=headers | authorization,
+                timeout=self._timeout,
             ) as response:
                 content = await response.read()
                 if response.status < 400:
                     return content
-                retry_after = response.headers.get("Retry-After")
-                raise error_of(response.status, _status_object(content), retry_after)
+                raise error_of(response.status, _status_object(content), response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnavailableError(f"{method} {path}: {error or type(error).__name__}") from error
 

@@ -83,14 +83,7 @@ def known_snapshot(body: Json, mirror: Mirror, now: datetime) -> JobSnapshot:
 
 
 async def observe(
-    cluster: Cluster,
-    mirror: Mirror,
-    looks: Looks,
-    body: Json,
-    spec: CompressionJobSpec,
-    now: datetime,
-    *,
-    fresh: bool,
+    cluster: Cluster, mirror: Mirror, looks: Looks, body: Json, spec: CompressionJobSpec, *, now: datetime, fresh: bool
 ) -> JobSnapshot:
     """Return the snapshot of the CompressionJob; `fresh` says that the mirror is not to be believed."""
     snapshot = known_snapshot(body, mirror, now)

@@ -26,6 +26,10 @@ LOOK_SECONDS = 15.0
 PROGRESS_STEP_PERCENT = 5
 #: Where each stage begins and ends on the scale of the whole job.
 SCALE = {names.STAGE_COMPRESS: (0, 70), names.STAGE_EVALUATE: (70, 99)}
+PHASES = {
+    names.STAGE_COMPRESS: (Phase.COMPRESSING, Reason.COMPRESSING),
+    names.STAGE_EVALUATE: (Phase.EVALUATING, Reason.EVALUATING),
+}
 MESSAGES = {
     names.STAGE_COMPRESS: "the model is being compressed",
     names.STAGE_EVALUATE: "baseline and candidate are being measured",
@@ -79,7 +83,7 @@ def _compress(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     stage = snapshot.compress
     if stage.state is StageState.ABSENT:
         return _start(order, snapshot, now)
-    return _carry_on(snapshot, now, stage, Phase.COMPRESSING, Reason.COMPRESSING, names.STAGE_COMPRESS)
+    return _carry_on(snapshot, now, stage, names.STAGE_COMPRESS)
 
 
 def _start(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
@@ -136,7 +140,7 @@ def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime, made: Summary 
         )
     if stage.state is StageState.DONE and stage.summary is not None:
         return _judge(order, snapshot, now, stage.summary)
-    return _carry_on(snapshot, now, stage, Phase.EVALUATING, Reason.EVALUATING, names.STAGE_EVALUATE)
+    return _carry_on(snapshot, now, stage, names.STAGE_EVALUATE)
 
 
 def _judge(order: Order, snapshot: JobSnapshot, now: datetime, summary: Summary) -> Decision:
@@ -158,11 +162,12 @@ def _judge(order: Order, snapshot: JobSnapshot, now: datetime, summary: Summary)
     if again.state is StageState.DONE:
         problem = reading.problem if reading else "it was not read"
         return tell.failed(snapshot, now, Reason.REPORT_UNREADABLE, f"{ref.uri}: {problem}")
-    return _carry_on(snapshot, now, again, Phase.EVALUATING, Reason.EVALUATING, names.STAGE_EVALUATE)
+    return _carry_on(snapshot, now, again, names.STAGE_EVALUATE)
 
 
-def _carry_on(snapshot: JobSnapshot, now: datetime, stage: Stage, phase: Phase, reason: Reason, scale: str) -> Decision:
+def _carry_on(snapshot: JobSnapshot, now: datetime, stage: Stage, scale: str) -> Decision:
     """Wait for a stage, mend it, or end with it."""
+    phase, reason = PHASES[scale]
     if stage.state is StageState.FOREIGN:
         return _wait_for(snapshot, now, f"batch Job {stage.name}")
     if stage.state is StageState.FAILED and stage.problem:

@@ -14,8 +14,8 @@ from plimsoll_operator.clock import format_time
 from plimsoll_operator.cluster.resources import CONFIG_MAPS, MODEL_REVISIONS
 from plimsoll_operator.conditions import Say
 from plimsoll_operator.release import build, reevaluation
+from plimsoll_operator.release.outcome import Outcome
 from plimsoll_operator.release.pointer import Choice, choose
-from plimsoll_operator.release.reevaluation import Outcome
 from plimsoll_operator.release.revisions import Revision, last_good
 from plimsoll_operator.release.snapshot import ReleaseSnapshot
 
