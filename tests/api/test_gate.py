@@ -502,3 +502,37 @@ def test_a_text_is_cut_only_when_it_is_too_long() -> None:
     assert len(found.message) < 512
     found = check(report(baseline=passing()["baseline"] | {"size_bytes": 10**300}), gate("size", max_ratio="1"))
     assert len(found.message) <= 512
+
+
+def test_one_run_and_one_round_are_measurements() -> None:
+    parts = passing()["candidate"] | {"latency": [latency(1, 0.0005, 2000) | {"runs": 1}]}
+    assert verdict(report(candidate=parts), gate("latencyP50", max="1ms", batch_size=1)) is PASS
+    once = [ratio(Metric.LATENCY_P50, 1, 0.5, 0.4, 0.6) | {"rounds": 1}]
+    assert verdict(report(ratios=once), gate("latencyP50", max_ratio="1", batch_size=1)) is PASS
+
+
+@pytest.mark.parametrize("role", ["baseline", "candidate"])
+@pytest.mark.parametrize("latencies", [[], [latency(32, 0.01, 3200), latency(1, 0.001, 1000)]], ids=["none", "turned"])
+def test_each_model_must_agree_on_the_first_batch_size(role: str, latencies: list[dict[str, Any]]) -> None:
+    measured = report(**{role: passing()[role] | {"latency": latencies}})
+    assert verdict(measured, gate("latencyP95", max_ratio="1.0")) is INCONCLUSIVE
+    assert verdict(measured, gate("latencyP95", max_ratio="1.0", batch_size=1)) is PASS
+
+
+def test_the_ratios_must_agree_on_the_first_batch_size() -> None:
+    turned = [ratio(Metric.LATENCY_P95, size, 0.5, 0.4, 0.6) for size in (32, 1)]
+    assert verdict(report(ratios=turned), gate("latencyP95", max_ratio="1.0")) is INCONCLUSIVE
+
+
+def test_a_baseline_without_figures_leaves_the_first_batch_size_open() -> None:
+    assert "no figures of baseline and candidate" in check(report(baseline=None), gate("latencyP95", max="1s")).message
+
+
+def test_no_loss_and_the_smallest_loss_are_said_differently() -> None:
+    assert "there is no loss" in check(with_flips(900, 60, 2, 38), gate("accuracy", max_regression="2%")).message
+    assert "the loss is below" in check(with_flips(9500, 30, 30, 440), gate("accuracy", max_regression="2%")).message
+
+
+def test_accuracies_of_both_models_are_told_from_the_flips() -> None:
+    message = check(with_flips(80, 15, 5, 0), gate("accuracy", max_regression="2%")).message
+    assert message.startswith("accuracy 85% → 95% (+10 points)")
