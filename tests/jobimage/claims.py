@@ -25,9 +25,9 @@ from plimsoll_api.report import Summary
 from plimsoll_job.zoo import wine_mlp
 
 COLUMNS = [f"c{number}" for number in range(13)]
-PRUNE = {"prune": {"criterion": "Activation", "amount": "50%"}}
-DISTILL = {"distill": {"epochs": 30, "batchSize": 16, "learningRate": "0.01"}}
-INT8 = {"quantize": {"scheme": "Int8Static"}}
+PRUNE: dict[str, Any] = {"prune": {"criterion": "Activation", "amount": "50%"}}
+DISTILL: dict[str, Any] = {"distill": {"epochs": 30, "batchSize": 16, "learningRate": "0.01"}}
+INT8: dict[str, Any] = {"quantize": {"scheme": "Int8Static"}}
 STEPS = [PRUNE, DISTILL, INT8]
 
 

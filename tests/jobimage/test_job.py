@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.jobimage.claims import DISTILL, INT8, PRUNE, Claims, end, run, start
@@ -16,8 +17,12 @@ from plimsoll_api.report import MAX_SUMMARY_BYTES, REPORT_MARK, Outcome, Report
 from plimsoll_job.ending import run_to_end, summary_of
 from plimsoll_job.errors import TransientError, UserError
 
-LONG = [PRUNE, {"distill": DISTILL["distill"] | {"epochs": 5_000}}, INT8]
-SHORT = [PRUNE, {"distill": DISTILL["distill"] | {"epochs": 60}}, INT8]
+
+def steps(epochs: int) -> list[dict[str, Any]]:
+    return [PRUNE, {"distill": {**DISTILL["distill"], "epochs": epochs}}, INT8]
+
+
+LONG, SHORT = steps(5_000), steps(30)
 
 
 def wait_for_step(claims: Claims, name: str) -> None:
@@ -121,7 +126,7 @@ def raising(error: Exception) -> None:
 def test_exit_codes_say_who_must_act(tmp_path: Path, error: Exception, code: int, outcome: str, reason: str) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert run_to_end(lambda: raising(error), tmp_path / "end") == code  # type: ignore[func-returns-value,arg-type,return-value]
+        assert run_to_end(lambda: raising(error), tmp_path / "end") == code  # type: ignore[arg-type,return-value]
     finally:
         signal.signal(signal.SIGTERM, before)
     text = (tmp_path / "end").read_text()
