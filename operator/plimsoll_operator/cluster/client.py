@@ -1,9 +1,11 @@
-"""A thin client of the API server: the official client's configuration and connections, raw JSON in and out."""
+"""A thin client of the API server: the official client's configuration and connections, raw JSON in and out.
+
+pydantic reads and writes JSON two to three times as fast as the standard library, and watches are mostly that.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -14,6 +16,7 @@ from typing import Any, Self
 import aiohttp
 from kubernetes.aio import client as official
 from kubernetes.aio import config as official_config
+from pydantic_core import from_json, to_json
 
 from plimsoll_operator.cluster.errors import ClusterError, GoneError, UnavailableError, error_of
 from plimsoll_operator.cluster.resources import Json, Resource
@@ -129,7 +132,7 @@ class Cluster:
             raise UnavailableError(f"the watch on {resource.plural} broke: {error or type(error).__name__}") from error
 
     async def _json(self, method: str, path: str, **options: Any) -> Json:
-        answer: Json = json.loads(await self._bytes(method, path, **options))
+        answer: Json = from_json(await self._bytes(method, path, **options))
         return answer
 
     async def _bytes(
@@ -147,7 +150,7 @@ class Cluster:
         data = None
         if body is not None:
             headers["Content-Type"] = content_type
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = to_json(body)
         for attempt in range(ATTEMPTS - 1):
             try:
                 return await self._once(method, path, query, data, headers)
@@ -190,14 +193,14 @@ class Cluster:
 
 def _status_object(content: bytes) -> Json:
     try:
-        body = json.loads(content)
+        body = from_json(content)
     except ValueError:
         return {"message": content[:200].decode(errors="replace")} if content else {}
     return body if isinstance(body, dict) else {}
 
 
 def _watch_event(line: bytes) -> Json:
-    event: Json = json.loads(line)
+    event: Json = from_json(line)
     if event.get("type") == "ERROR":
         status = event.get("object", {})
         code = int(status.get("code") or 500)
