@@ -60,7 +60,8 @@ def parse_yaml(text: str) -> list[CompressionJob | ModelRelease | ModelRevision]
 def parse(document: Any) -> CompressionJob | ModelRelease | ModelRevision:
     """Return the object of one document, or raise ManifestError with all problems. A status in it is ignored."""
     kind = _kind_of(document)
-    content = _with_defaults_for_nulls(kind, {key: value for key, value in document.items() if key != "status"})
+    given = as_kubectl_sends({key: value for key, value in document.items() if key != "status"})
+    content = _with_defaults_for_nulls(kind, given)
     try:
         text = json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -92,6 +93,15 @@ def _kind_of(document: Any) -> type[CompressionJob] | type[ModelRelease] | type[
     if problems:
         raise ManifestError(problems)
     return KINDS[str(kind)]
+
+
+def as_kubectl_sends(value: Any) -> Any:
+    """Return the value with whole floats as integers: kubectl sends 1 where a file says 1.0."""
+    if isinstance(value, dict):
+        return {str(key): as_kubectl_sends(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_kubectl_sends(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _with_defaults_for_nulls(model: type[Model], value: Any) -> Any:

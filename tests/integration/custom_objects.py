@@ -11,6 +11,7 @@ from kubernetes import client
 
 from plimsoll_api import GROUP, VERSION
 from plimsoll_api.crd import DEFINITIONS
+from plimsoll_api.manifest import as_kubectl_sends
 
 PLURALS = {definition.kind: definition.plural for definition in DEFINITIONS}
 
@@ -27,7 +28,7 @@ def apply(connection: client.ApiClient, namespace: str, manifest: dict[str, Any]
     with _refusals():
         call(
             *place,
-            manifest,
+            as_kubectl_sends(manifest),
             field_manager="tests",
             field_validation="Strict",
             force=True,
@@ -44,7 +45,7 @@ def try_to_create(connection: client.ApiClient, manifest: dict[str, Any]) -> Any
             VERSION,
             "default",
             PLURALS[manifest["kind"]],
-            manifest,
+            as_kubectl_sends(manifest),
             field_validation="Strict",
             dry_run="All",
         )

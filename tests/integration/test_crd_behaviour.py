@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client
 from tests.api.manifest_cases import assign, base
 from tests.api.statuses import JOB_STATUS, RELEASE_STATUS, REVISION_STATUS
@@ -200,3 +201,12 @@ def test_a_stored_job_is_read_back_into_the_same_model(api_client: client.ApiCli
     written = parse(base("job"))
     assert isinstance(written, CompressionJob)
     assert read.spec == written.spec
+
+
+def test_kubectl_itself_takes_what_we_say_it_takes(api_server: Cluster, namespace: str) -> None:
+    manifest = job_with(seed=7.0)
+    manifest["spec"]["gates"][2]["maxRatio"] = 1.0
+    for how in ([], ["--server-side", "--force-conflicts"]):
+        api_server.kubectl("apply", *how, "-n", namespace, "-f", "-", stdin=yaml.safe_dump(manifest))
+        stored = api_server.kubectl("get", "compj", "-n", namespace, "-o", "jsonpath={.items[0].spec.seed}")
+        assert stored == "7"
