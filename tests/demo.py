@@ -6,6 +6,8 @@ While the cluster is brought up (cold, its programs are built for many minutes),
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -66,7 +68,8 @@ class Starting:
                 time.sleep(0.5)
         if self._process.returncode:
             raise NotSoError(f"the cluster did not come up; {self.log} says why")
-        return Cluster.up()
+        with contextlib.redirect_stderr(io.StringIO()):  # it says again what the log said
+            return Cluster.up(images=False)
 
 
 def without_a_cluster() -> bool:
