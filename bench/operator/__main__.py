@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import aiohttp
 import psutil
 from bench.operator import audit, control_plane, figures, load, table, workload
 from bench.operator.contender import NAIVE, PLIMSOLL, Contender, log_file, started
@@ -39,16 +40,19 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put the table into this file")
     options = parser.parse_args()
     contenders = {"naive": [PLIMSOLL, NAIVE], "none": [PLIMSOLL], "only": [NAIVE]}[options.peer]
-    try:
-        with exclusive("bench-operator"):
-            measured = [measure(contender, options.jobs, options.crds) for contender in contenders]
-    except (ClusterError, RuntimeError, subprocess.SubprocessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table.text(measured))
-    if options.markdown:
+    measured: list[figures.Figures] = []
+    with exclusive("bench-operator"):
+        for contender in contenders:
+            try:
+                measured.append(measure(contender, options.jobs, options.crds))
+            except (ClusterError, RuntimeError, OSError, aiohttp.ClientError) as error:
+                print(f"error: {contender.name}: {error}", file=sys.stderr)
+    if measured:
+        print(table.text(measured))
+    complete = len(measured) == len(contenders)
+    if options.markdown and complete:
         table.write_markdown(measured, options.markdown)
-    return 0 if all(one.phases["Succeeded"] == one.jobs for one in measured) else 1
+    return 0 if complete and all(one.phases["Succeeded"] == one.jobs for one in measured) else 1
 
 
 def measure(contender: Contender, jobs: int, crds: Path) -> figures.Figures:

@@ -21,6 +21,8 @@ from plimsoll_api import API_VERSION
 from plimsoll_api.reasons import ConditionType
 
 CONNECTIONS = 16
+#: How often, once a second, an API server is asked again that says it is busy.
+PATIENCE_SECONDS = 30
 _ENDED = (ConditionType.COMPLETE, ConditionType.FAILED)
 
 
@@ -49,8 +51,7 @@ async def put_through(
     observed = Observed()
     path = f"/apis/{API_VERSION}/namespaces/{namespace}/compressionjobs"
     async with _session(kubeconfig) as session:
-        async with session.get(path, params={"limit": "1"}) as reply:
-            version = (await reply.json())["metadata"]["resourceVersion"]
+        version = await _served(session, path)
         watching = asyncio.create_task(_watch(session, path, version, observed, len(names)))
         try:
             async with asyncio.timeout(limit_seconds):
@@ -67,14 +68,28 @@ async def put_through(
     return observed
 
 
+async def _served(session: aiohttp.ClientSession, path: str) -> str:
+    """Return the version of the list once the kind is served: right after its definition the answer is 429."""
+    for _ in range(PATIENCE_SECONDS):
+        async with session.get(path, params={"limit": "1"}) as reply:
+            if reply.status == 200:
+                return str((await reply.json())["metadata"]["resourceVersion"])
+        await asyncio.sleep(1)
+    raise RuntimeError(f"{path} is not served")
+
+
 async def _create(session: aiohttp.ClientSession, path: str, names: Sequence[str]) -> None:
     waiting = iter(names)
 
     async def create_next() -> None:
         for name in waiting:
-            async with session.post(path, json=compression_job(name)) as reply:
-                if reply.status != 201:
-                    raise RuntimeError(f"the API server refused {name}: {(await reply.text())[:500]}")
+            for attempt in range(PATIENCE_SECONDS):
+                async with session.post(path, json=compression_job(name)) as reply:
+                    if reply.status == 201:
+                        break
+                    if reply.status != 429 or attempt == PATIENCE_SECONDS - 1:
+                        raise RuntimeError(f"the API server refused {name}: {(await reply.text())[:500]}")
+                await asyncio.sleep(1)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(CONNECTIONS):
@@ -85,6 +100,9 @@ async def _watch(session: aiohttp.ClientSession, path: str, version: str, observ
     while len(observed.ended) < jobs:
         params = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         async with session.get(path, params=params) as reply:
+            if reply.status != 200:
+                await asyncio.sleep(1)
+                continue
             rest = b""
             async for chunk in reply.content.iter_any():
                 now = time.time()
