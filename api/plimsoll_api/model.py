@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Self, cast
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from plimsoll_api.rules import VALIDATIONS, Rule, cel_text, to_camel
+from plimsoll_api.rules import STRUCTURE_ONLY, VALIDATIONS, Rule, cel_text, to_camel
 
-#: The validation context that leaves the rules of models to the caller, who collects them all.
-STRUCTURE_ONLY = {"plimsoll": "structure only"}
+#: The type of the error that a model's own rules raise.
+RULES = "rules"
 
 
 class Model(BaseModel):
@@ -34,7 +34,7 @@ class Model(BaseModel):
             return self
         broken = [f"{field}: {sentence}" if field else sentence for field, sentence in self.broken_rules()]
         if broken:
-            raise PydanticCustomError("rules", "{sentences}", {"sentences": "; ".join(broken)})
+            raise PydanticCustomError(RULES, "{sentences}", {"sentences": "; ".join(broken)})
         return self
 
     def broken_rules(self) -> Iterator[tuple[str, str]]:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 VALIDATIONS = "x-kubernetes-validations"
+#: The validation context that leaves rules, patterns and ranges to the caller, who collects all that are broken.
+STRUCTURE_ONLY = {"plimsoll": "structure only"}
 
 #: Not FieldValueDuplicate: with it the API server leaves the message out.
 RuleReason = Literal["FieldValueInvalid", "FieldValueRequired", "FieldValueForbidden"]
@@ -62,7 +64,7 @@ class Pattern:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check the value after its type."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
+        return _checked_after(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Say the same to the API server, whose own message would be the regular expression."""
@@ -107,7 +109,7 @@ class Within:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Check the number after its grammar."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
+        return _checked_after(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Say the same to the API server; a value of the wrong grammar is left to the grammar's own rule."""
@@ -142,6 +144,13 @@ class Within:
         if not inside:
             raise ValueError(f"{self.message}, got {value}")
         return value
+
+
+def _checked_after(check: Callable[[Any], Any], inner: CoreSchema) -> CoreSchema:
+    def after(value: Any, info: ValidationInfo) -> Any:
+        return value if info.context is STRUCTURE_ONLY else check(value)
+
+    return core_schema.with_info_after_validator_function(after, inner)
 
 
 def cel_text(text: str) -> str:

@@ -119,3 +119,19 @@ def test_null_is_refused_where_server_side_apply_refuses_it_and_create_drops_it(
     with pytest.raises(ManifestError, match=r"spec\.releaseRef: must not be null: leave it out") as refused:
         parse(manifest)
     assert len(refused.value.problems) == 1
+
+
+def test_a_value_out_of_range_does_not_hide_the_rules_of_the_whole() -> None:
+    manifest = base("job")
+    manifest["spec"]["steps"][0]["prune"]["amount"] = "0%"
+    manifest["spec"]["model"]["uri"] = "s3://models"
+    manifest["spec"]["gates"][2]["batchSize"] = 8
+    del manifest["spec"]["data"]["train"]
+    with pytest.raises(ManifestError) as refused:
+        parse(manifest)
+    assert [problem.path for problem in refused.value.problems] == [
+        "spec.data.train",
+        "spec.gates",
+        "spec.model.uri",
+        "spec.steps[0].prune.amount",
+    ]
