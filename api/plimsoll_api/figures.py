@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-def percent(share: float) -> str:
-    """Return "97.6%" for 0.976: at most two decimals, none that say nothing."""
-    return f"{_trimmed(share * 100, 2)}%"
+def percent(share: float, decimals: int = 2) -> str:
+    """Return "97.6%" for 0.976: no decimals that say nothing."""
+    return f"{_trimmed(share * 100, decimals)}%"
 
 
 def points(difference: float) -> str:

@@ -119,14 +119,15 @@ def accuracy_regression(report: Report, gate: Gate, limit: float) -> Finding:
     )
     observed = figures.signed_points(counts.difference)
     allowed = f"the limit is {figures.points(limit)}"
-    sure = f"{figures.percent(confidence)} sure that"
+    sure = f"{figures.percent(confidence, decimals=6)} sure that"
     if low > -limit:
         proof = f"the loss is below {figures.points(-low)}" if low < 0 else "there is no loss"
         return Finding(Verdict.PASS, observed, f"{seen}; {sure} {proof}, {allowed}")
     if high < -limit:
         return Finding(Verdict.FAIL, observed, f"{seen}; {sure} the loss is above {figures.points(-high)}, {allowed}")
     needed = samples_to_decide_difference(counts, limit, confidence)
-    doubt = f"the loss may still be {figures.points(-low)}, {allowed}"
+    doubt = f"the loss may be {figures.points(-high)} to " if high < 0 else "anything is possible up to a loss of "
+    doubt += f"{figures.points(-low)}, {allowed}"
     return Finding(
         Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {_would_decide(needed, counts.samples, 'samples')}", needed
     )

@@ -536,3 +536,8 @@ def test_no_loss_and_the_smallest_loss_are_said_differently() -> None:
 def test_accuracies_of_both_models_are_told_from_the_flips() -> None:
     message = check(with_flips(80, 15, 5, 0), gate("accuracy", max_regression="2%")).message
     assert message.startswith("accuracy 85% → 95% (+10 points)")
+
+
+def test_a_confidence_is_never_rounded_up_to_certainty() -> None:
+    found = check(with_flips(99000, 30, 30, 940), gate("accuracy", max_regression="2%", confidence="99.999%"))
+    assert "; 99.999% sure that the loss is below" in found.message
