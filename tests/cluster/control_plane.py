@@ -49,6 +49,12 @@ def start_api(instance: Instance, *flags: str | Path) -> None:
     say("etcd and API server ready")
 
 
+def audit_flags(instance: Instance) -> tuple[str | Path, ...]:
+    """Return the API server's flags by which it writes down what the operator asks of it."""
+    policy = Path(__file__).parent / "audit.yaml"
+    return ("--audit-policy-file", policy, "--audit-log-path", instance.audit_log, "--audit-log-maxsize", "200")
+
+
 def start_controllers(instance: Instance) -> None:
     """Start the controller manager and the scheduler, and wait until pods can be made."""
     keys = instance.keys

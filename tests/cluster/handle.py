@@ -15,7 +15,7 @@ from tests.cluster.binaries import tool
 from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError
 from tests.cluster.project_images import PROJECT_IMAGES
-from tests.cluster.settings import Mode, default_name
+from tests.cluster.settings import Mode, default_name, find_instance
 
 
 @dataclass
@@ -72,6 +72,12 @@ class Cluster:
         if not self._host_address:
             raise ClusterError("set PLIMSOLL_HOST_ADDRESS: this machine's address as pods of the given cluster see it")
         return self._host_address
+
+    @property
+    def audit_log(self) -> Path | None:
+        """Where the API server writes down the operator's requests; None for a given cluster or one without a node."""
+        instance = find_instance(self.name)
+        return instance.audit_log if instance and instance.audit_log.exists() else None
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl against this cluster and return what it prints; raise ClusterError when it fails."""

@@ -54,7 +54,7 @@ def bring_up(
             with exclusive("slots"):
                 machine.remember()
             runtime.start(instance)
-        control_plane.start_api(instance)
+        control_plane.start_api(instance, *(control_plane.audit_flags(instance) if mode is Mode.NODE else ()))
         if mode >= Mode.FAKE_NODES:
             control_plane.start_controllers(instance)
         if mode is Mode.FAKE_NODES:

@@ -101,6 +101,11 @@ class Instance:
         return self.storage / "log"
 
     @property
+    def audit_log(self) -> Path:
+        """Where the API server of a cluster with a node writes down the operator's requests."""
+        return self.logs / "audit.log"
+
+    @property
     def pod_logs(self) -> Path:
         return self.storage / "pod-log"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from tests.cluster import Cluster
@@ -26,7 +27,13 @@ def way(cluster: Cluster) -> Iterator[Way]:
 
 
 @pytest.fixture(scope="session")
-def installed(way: Way) -> list[Claim]:
+def session_began(way: Way) -> datetime:
+    """When the first test asked for the way; nothing of this run is older."""
+    return datetime.now(UTC)
+
+
+@pytest.fixture(scope="session")
+def installed(way: Way, session_began: datetime) -> list[Claim]:
     """The operator runs; the claims of it."""
     return way.install()
 
