@@ -102,7 +102,7 @@ class FaultProxy:
         headers["Authorization"] = f"Bearer {self._token}"
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._session.request(
-            request.method, self._server + request.path_qs, data=body, headers=headers, timeout=timeout
+            request.method, self._server + request.path_qs, data=body or None, headers=headers, timeout=timeout
         ) as reply:
             passed = {"Content-Type": reply.headers.get("Content-Type", "application/json")}
             if "watch" not in request.query:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import socket
 import ssl
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,6 +52,7 @@ class Puppet:
         self._connection = config.new_client_from_config(str(self.cluster.kubeconfig))
         self._core = client.CoreV1Api(self._connection)
         self._over = threading.Event()
+        self._done: set[str] = set()
         self._server = _log_server(self.cluster, self.logs)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self._make_node()
@@ -95,25 +98,31 @@ class Puppet:
 
     def _beat(self) -> None:
         while not self._over.wait(10):
-            self._heartbeat()
+            with contextlib.suppress(Exception):
+                self._heartbeat()
 
     def _play(self) -> None:
         """Look at the node's pods ten times a second; a list cannot miss what a broken watch would."""
-        done: set[str] = set()
-        living = "status.phase!=Succeeded,status.phase!=Failed"
         while not self._over.wait(0.1):
-            for pod in self._core.list_pod_for_all_namespaces(field_selector=living, label_selector=STAGE_LABEL).items:
-                if (pod.spec.node_selector or {}).get(NODE_LABEL) != self.name:
-                    continue
-                if pod.metadata.deletion_timestamp is not None:
-                    self._remove(pod)
-                elif pod.metadata.uid not in done:
-                    done.add(pod.metadata.uid)
-                    self._bind(pod)
-                    wire = self._connection.sanitize_for_serialization(pod)
-                    self.seen[pod.metadata.name] = wire
-                    self.acted.append(pod.metadata.name)
-                    self._perform(pod, self.script(wire))
+            try:
+                self._look()
+            except Exception:  # the show goes on, as a kubelet does
+                traceback.print_exc()
+
+    def _look(self) -> None:
+        living = "status.phase!=Succeeded,status.phase!=Failed"
+        for pod in self._core.list_pod_for_all_namespaces(field_selector=living, label_selector=STAGE_LABEL).items:
+            if (pod.spec.node_selector or {}).get(NODE_LABEL) != self.name:
+                continue
+            if pod.metadata.deletion_timestamp is not None:
+                self._remove(pod)
+            elif pod.metadata.uid not in self._done:
+                self._bind(pod)
+                wire = self._connection.sanitize_for_serialization(pod)
+                self.seen[pod.metadata.name] = wire
+                self.acted.append(pod.metadata.name)
+                self._perform(pod, self.script(wire))
+                self._done.add(pod.metadata.uid)
 
     def _bind(self, pod: Any) -> None:
         """Do the scheduler's part too: it would wait for claims that no pod here really mounts."""

@@ -90,8 +90,10 @@ def _seconds_left(order: Order, snapshot: JobSnapshot, now: datetime) -> float |
     started = parse_time(snapshot.status.start_time)
     if started is None:
         return float(order.spec.active_deadline_seconds)
-    resumed = conditions.since(conditions.find(snapshot.status.conditions, ConditionType.SUSPENDED))
-    begin = max(started, resumed) if resumed else started
+    paused = conditions.find(snapshot.status.conditions, ConditionType.SUSPENDED)
+    if paused is not None and paused.status == "True":
+        return float(order.spec.active_deadline_seconds)
+    begin = max(started, conditions.since(paused) or started)
     return (begin + timedelta(seconds=order.spec.active_deadline_seconds) - now).total_seconds()
 
 

@@ -1,0 +1,295 @@
+"""Decisions about CompressionJobs, as claims."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.operator.worlds import (
+    CANDIDATE,
+    NOW,
+    PLAN,
+    UID,
+    advanced,
+    compressed_stage,
+    conditions,
+    evaluated_stage,
+    failed_stage,
+    order,
+    orders,
+    reading,
+    release,
+    revision,
+    snapshot,
+    stage,
+    told,
+)
+
+from plimsoll_api import names
+from plimsoll_api.model import digest_of
+from plimsoll_operator.clock import format_time
+from plimsoll_operator.job.decide import decide
+from plimsoll_operator.job.snapshot import FrozenPlan, JobSnapshot
+from plimsoll_operator.reports import ReportReading
+from plimsoll_operator.stage import Problem, StageState
+
+ACTIVE = StageState.ACTIVE
+TO_RELEASE = {"releaseRef": {"name": "digits"}}
+
+
+def started() -> JobSnapshot:
+    first = snapshot()
+    return advanced(first, decide(order(), first, NOW), compress=stage("compress", ACTIVE))
+
+
+def evaluating() -> JobSnapshot:
+    second = advanced(started(), decide(order(), started(), NOW), compress=compressed_stage())
+    return advanced(second, decide(order(), second, NOW), evaluate=stage("evaluate", ACTIVE))
+
+
+def judged(lost: int = 3, **more: Any) -> JobSnapshot:
+    return advanced(
+        evaluating(), decide(order(), evaluating(), NOW), evaluate=evaluated_stage(), report=reading(lost), **more
+    )
+
+
+def test_a_new_job_freezes_its_plan_and_compresses() -> None:
+    decision = decide(order(), snapshot(), NOW)
+    assert orders(decision) == ["create one-plan", "create one-compress"]
+    plan = decision.actions[0].manifest  # type: ignore[union-attr]
+    assert plan["immutable"] is True
+    assert told(decision).plan_digest == digest_of(plan["data"]["plan.json"].encode())
+    assert "test.npz" not in plan["data"]["plan.json"]
+    assert told(decision).start_time == format_time(NOW)
+    assert conditions(decision)["Reconciling"] == ("True", "Compressing")
+
+
+def test_the_plan_that_exists_already_holds() -> None:
+    decision = decide(order(), snapshot(plan=FrozenPlan(PLAN, UID)), NOW)
+    assert orders(decision) == ["create one-compress"]
+    assert told(decision).plan_digest == PLAN
+
+
+def test_a_plan_of_someone_else_is_waited_for() -> None:
+    decision = decide(order(), snapshot(plan=FrozenPlan(PLAN, "another")), NOW)
+    assert orders(decision) == []
+    assert conditions(decision)["Reconciling"] == ("True", "Pending")
+
+
+def test_nothing_is_ordered_twice_while_a_stage_runs() -> None:
+    for seen in (started(), evaluating()):
+        decision = decide(order(), seen, NOW + timedelta(seconds=1))
+        assert orders(decision) == []
+        assert decision.status == seen.status.to_wire()
+
+
+def test_compress_is_followed_by_evaluate_which_knows_the_artifacts() -> None:
+    seen = advanced(started(), decide(order(), started(), NOW), compress=compressed_stage())
+    decision = decide(order(), seen, NOW)
+    assert orders(decision) == ["create one-evaluate"]
+    assert told(decision).artifact == CANDIDATE
+    assert decision.measured == (("compress", 60.0),)
+
+
+def test_evaluate_goes_on_though_the_compress_batch_job_was_deleted() -> None:
+    seen = advanced(
+        evaluating(), decide(order(), evaluating(), NOW), compress=stage("compress"), evaluate=stage("evaluate")
+    )
+    assert orders(decide(order(), seen, NOW)) == ["create one-evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "phase", "reason", "verdict"),
+    [
+        (3, "Succeeded", "GatePassed", "Pass"),
+        (36, "Inconclusive", "GateInconclusive", "Inconclusive"),
+        (400, "Rejected", "GateFailed", "Fail"),
+    ],
+)
+def test_the_verdict_ends_a_job_without_a_release(lost: int, phase: str, reason: str, verdict: str) -> None:
+    decision = decide(order(), judged(lost), NOW)
+    assert (told(decision).phase, told(decision).verdict) == (phase, verdict)
+    good = verdict == "Pass"
+    assert conditions(decision)["Ready"] == ("True" if good else "False", reason)
+    assert conditions(decision)["Stalled"][0] == ("False" if good else "True")
+    assert ("Complete" in conditions(decision)) is good
+    assert ("Failed" in conditions(decision)) is not good
+    assert decision.verdict == verdict
+    assert orders(decision) == ([] if good else [f"announce {reason}"])
+
+
+@pytest.mark.parametrize("lost", [36, 400])
+def test_no_verdict_but_pass_makes_a_revision(lost: int) -> None:
+    decision = decide(order(**TO_RELEASE), judged(lost, release=release()), NOW)
+    assert not [word for word in orders(decision) if word.startswith("create")]
+
+
+def test_an_empty_release_gets_the_baseline_first() -> None:
+    decision = decide(order(**TO_RELEASE), judged(release=release()), NOW)
+    assert orders(decision) == ["create digits-1", "create digits-2", "announce Released"]
+    assert told(decision).revision == 2
+
+
+@pytest.mark.parametrize(
+    ("view", "number"),
+    [
+        (release(revision(1, "baseline")), 2),
+        (release(revision(4, "x")), 5),
+        (release(revision(4, "x"), latestRevision=9), 10),
+        (release(latestRevision=3), 4),
+    ],
+)
+def test_the_number_is_above_all_that_were_ever_given(view: Any, number: int) -> None:
+    decision = decide(order(**TO_RELEASE), judged(release=view), NOW)
+    assert orders(decision) == [f"create digits-{number}", "announce Released"]
+
+
+def test_a_revision_that_the_job_made_before_a_crash_is_found_again() -> None:
+    made = revision(2, "candidate", job_uid=UID)
+    decision = decide(order(**TO_RELEASE), judged(release=release(revision(1, "baseline"), made)), NOW)
+    assert orders(decision) == ["announce Released"]
+    assert told(decision).revision == 2
+
+
+def test_a_missing_release_is_waited_for_with_the_verdict_kept() -> None:
+    decision = decide(order(**TO_RELEASE), judged(), NOW)
+    assert told(decision).phase == "Releasing"
+    assert conditions(decision)["Released"] == ("False", "ReleaseNotFound")
+    assert conditions(decision)["Reconciling"] == ("True", "ReleaseNotFound")
+    later = advanced(judged(), decision, report=None, release=release())
+    again = decide(order(**TO_RELEASE, activeDeadlineSeconds=1), later, NOW + timedelta(days=1))
+    assert orders(again) == ["create digits-1", "create digits-2", "announce Released"]
+    assert again.verdict is None
+
+
+def test_a_rejected_digest_is_not_released() -> None:
+    rejected = {"digest": CANDIDATE.digest, "revision": 7, "reason": "x", "message": "", "time": format_time(NOW)}
+    decision = decide(order(**TO_RELEASE), judged(release=release(rejected=[rejected])), NOW)
+    assert conditions(decision)["Released"] == ("False", "DigestRejected")
+    assert orders(decision) == ["announce DigestRejected"]
+
+
+@pytest.mark.parametrize(("request_wrong", "reason"), [(True, "RequestWrong"), (False, "StageFailed")])
+@pytest.mark.parametrize("name", ["compress", "evaluate"])
+def test_a_failed_stage_ends_the_job_in_its_own_words(name: str, request_wrong: bool, reason: str) -> None:
+    broken = failed_stage(name, request_wrong=request_wrong)
+    seen = advanced(evaluating(), decide(order(), evaluating(), NOW), evaluate=broken) if name == "evaluate" else None
+    decision = decide(order(), seen or advanced(started(), decide(order(), started(), NOW), compress=broken), NOW)
+    assert conditions(decision)["Failed"] == ("True", reason)
+    assert "it needs more" in next(
+        item["message"] for item in decision.status["conditions"] if item["type"] == "Failed"
+    )
+
+
+def test_a_result_that_went_with_its_pod_is_made_again() -> None:
+    seen = advanced(started(), decide(order(), started(), NOW), compress=stage("compress", StageState.LOST))
+    assert orders(decide(order(), seen, NOW)) == ["delete one-compress"]
+
+
+def test_a_report_that_cannot_be_read_is_printed_again_once() -> None:
+    unread = ReportReading(problem="the log holds no report")
+    seen = advanced(evaluating(), decide(order(), evaluating(), NOW), evaluate=evaluated_stage(), report=unread)
+    first = decide(order(), seen, NOW)
+    assert orders(first) == ["create one-print-report"]
+    waiting = advanced(seen, first, print_report=stage("print-report", ACTIVE))
+    assert orders(decide(order(), waiting, NOW)) == []
+    printed = advanced(seen, first, print_report=stage("print-report", StageState.DONE))
+    assert conditions(decide(order(), printed, NOW))["Failed"] == ("True", "ReportUnreadable")
+
+
+def test_a_report_on_other_artifacts_is_not_judged() -> None:
+    seen = judged()
+    other = seen.status.model_copy(update={"artifact": CANDIDATE.model_copy(update={"digest": PLAN})})
+    decision = decide(order(), JobSnapshot(**{**fields(seen), "status": other}), NOW)
+    assert conditions(decision)["Failed"] == ("True", "ReportUnreadable")
+
+
+def fields(seen: JobSnapshot) -> dict[str, Any]:
+    return {name: getattr(seen, name) for name in seen.__slots__}
+
+
+def test_a_pod_that_cannot_start_is_told_and_a_hopeless_one_ends_the_job() -> None:
+    def seen(*, hopeless: bool) -> JobSnapshot:
+        problem = Problem("CreateContainerConfigError", "no such subPath", hopeless=hopeless)
+        return advanced(started(), decide(order(), started(), NOW), compress=stage("compress", ACTIVE, problem=problem))
+
+    waits = decide(order(), seen(hopeless=False), NOW)
+    assert conditions(waits)["Reconciling"] == ("True", "PodCannotStart")
+    assert orders(waits) == []
+    ends = decide(order(), seen(hopeless=True), NOW)
+    assert conditions(ends)["Failed"] == ("True", "PodCannotStart")
+    assert orders(ends) == ["announce PodCannotStart", "delete one-compress"]
+
+
+def test_suspend_before_the_start_makes_nothing() -> None:
+    decision = decide(order(suspend=True), snapshot(), NOW)
+    assert orders(decision) == []
+    assert conditions(decision)["Suspended"] == ("True", "Suspended")
+
+
+def test_suspend_stops_what_runs_and_resume_wakes_it() -> None:
+    stopped = decide(order(suspend=True), started(), NOW)
+    assert orders(stopped) == ["patch one-compress"]
+    asleep = advanced(started(), stopped, compress=stage("compress", ACTIVE, suspended=True))
+    assert orders(decide(order(suspend=True), asleep, NOW)) == []
+    awake = decide(order(), asleep, NOW)
+    assert orders(awake) == ["patch one-compress"]
+    assert conditions(awake)["Suspended"] == ("False", "Resumed")
+
+
+def test_the_deadline_ends_the_job_before_its_children_are_deleted() -> None:
+    decision = decide(order(activeDeadlineSeconds=60), started(), NOW + timedelta(seconds=61))
+    assert conditions(decision)["Failed"] == ("True", "DeadlineExceeded")
+    assert [type(action).__name__ for action in decision.actions] == ["Announce"]
+    assert orders(decision)[-1] == "delete one-compress"
+
+
+def test_the_deadline_wakes_the_job_and_counts_anew_after_a_resume() -> None:
+    limited = order(activeDeadlineSeconds=10)
+    assert decide(limited, started(), NOW + timedelta(seconds=6)).again_after_seconds == 4
+    resumed = advanced(started(), decide(order(suspend=True, activeDeadlineSeconds=10), started(), NOW))
+    again = advanced(resumed, decide(limited, resumed, NOW + timedelta(hours=1)))
+    later = decide(limited, again, NOW + timedelta(hours=1, seconds=4))
+    assert later.again_after_seconds == 6
+
+
+def test_ttl_deletes_the_job_when_it_is_due_and_not_before() -> None:
+    kept = order(ttlSecondsAfterFinished=100)
+    end = decide(kept, judged(), NOW)
+    assert end.again_after_seconds == 100
+    over = advanced(judged(), end)
+    assert decide(kept, over, NOW + timedelta(seconds=40)).again_after_seconds == 60
+    assert orders(decide(kept, over, NOW + timedelta(seconds=100))) == ["delete one"]
+    assert orders(decide(order(), over, NOW + timedelta(days=999))) == []
+
+
+def test_an_ended_job_stays_ended_whatever_is_observed() -> None:
+    over = advanced(judged(400), decide(order(), judged(400), NOW))
+    fresh = advanced(over, decide(order(), over, NOW), compress=stage("compress"), evaluate=stage("evaluate"))
+    decision = decide(order(), fresh, NOW + timedelta(days=1))
+    assert orders(decision) == []
+    assert decision.status == over.status.to_wire()
+
+
+def test_a_job_that_is_being_deleted_is_left_alone() -> None:
+    assert orders(decide(order(), snapshot(deleting=True), NOW)) == []
+
+
+@pytest.mark.parametrize("where", ["model", "output"])
+def test_evaluation_data_below_a_mounted_path_is_refused(where: str) -> None:
+    spec: dict[str, Any] = {}
+    if where == "model":
+        spec["model"] = {"uri": "pvc://data", "architecture": {"factory": "a:b"}}
+    else:
+        spec["output"] = {"uri": "pvc://data"}
+    decision = decide(order(**spec), snapshot(), NOW)
+    assert conditions(decision)["Failed"] == ("True", "RequestWrong")
+    assert orders(decision) == ["announce RequestWrong"]
+
+
+def test_compress_never_mounts_evaluation_data() -> None:
+    manifest = decide(order(), snapshot(), NOW).actions[1].manifest  # type: ignore[union-attr]
+    paths = [mount["mountPath"] for mount in manifest["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]]
+    assert f"{names.CLAIMS_DIRECTORY}/data/train.npz" in paths
+    assert not [path for path in paths if "test.npz" in path or path == f"{names.CLAIMS_DIRECTORY}/data"]
