@@ -92,6 +92,20 @@ def test_compress_is_followed_by_evaluate_which_knows_the_artifacts() -> None:
     assert decision.measured == (("compress", 60.0),)
 
 
+def test_what_a_crash_left_untold_is_told_afterwards() -> None:
+    plan = FrozenPlan(PLAN, UID, format_time(NOW))
+    compressing = decide(order(), snapshot(compress=stage("compress", ACTIVE), plan=plan), NOW)
+    assert orders(compressing) == []
+    assert (told(compressing).plan_digest, told(compressing).start_time) == (PLAN, format_time(NOW))
+    seen = snapshot(
+        compress=compressed_stage(), evaluate=evaluated_stage(), report=reading(), plan=plan, release=release()
+    )
+    released = decide(order(**TO_RELEASE), seen, NOW)
+    assert orders(released) == ["create digits-1", "create digits-2", "announce Released"]
+    assert (told(released).artifact, told(released).plan_digest) == (CANDIDATE, PLAN)
+    assert released.measured == (("compress", 60.0), ("evaluate", 15.0))
+
+
 def test_evaluate_goes_on_though_the_compress_batch_job_was_deleted() -> None:
     seen = advanced(
         evaluating(), decide(order(), evaluating(), NOW), compress=stage("compress"), evaluate=stage("evaluate")

@@ -145,7 +145,7 @@ def revision(
             evaluation=spec.evaluation,
             gates=spec.gates,
             output=spec.output,
-            source={"job_name": "other", "job_uid": job_uid, "plan_digest": PLAN},  # type: ignore[arg-type]
+            source={"job_name": "other", "job_uid": job_uid, "plan_digest": PLAN},
         ),
     )
 

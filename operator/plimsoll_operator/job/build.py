@@ -7,7 +7,6 @@ from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import canonical_json
 from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.release import ModelRevisionSpec, RevisionSource
-from plimsoll_api.report import Summary
 from plimsoll_api.spec import CompressionJobSpec, Runtime
 from plimsoll_api.status import JobSummary, ReportRef
 from plimsoll_operator.claims import ClaimPath
@@ -72,17 +71,17 @@ def evaluation_runtime(spec: CompressionJobSpec) -> Runtime:
     return spec.evaluation_runtime or spec.runtime
 
 
-def evaluate_job(owner: Owner, spec: CompressionJobSpec, image: str, made: Summary) -> Json:
+def evaluate_job(
+    owner: Owner, spec: CompressionJobSpec, image: str, *, baseline: ArtifactRef, candidate: ArtifactRef
+) -> Json:
     """Return the batch Job that measures what compress made. It can write nothing but reports."""
-    if made.baseline is None or made.candidate is None:
-        raise ValueError("the compress pod's summary names no artifacts")
     request = EvaluationRequest(
         task=spec.task,
         data=spec.data.evaluation,
         settings=spec.evaluation,
         seed=spec.seed,
-        baseline=made.baseline,
-        candidate=made.candidate,
+        baseline=baseline,
+        candidate=candidate,
         output=spec.output,
     )
     return evaluation_job(

@@ -95,8 +95,9 @@ async def observe(
         for stage in stages:
             await reader.refresh_batch_job(stage.name)
         snapshot = known_snapshot(body, mirror, now)
-        if snapshot.compress.state is StageState.ABSENT:
-            snapshot = replace(snapshot, plan=await reader.plan())
+    untold = snapshot.status.plan_digest is None
+    if untold and (fresh or snapshot.compress.state is not StageState.ABSENT):
+        snapshot = replace(snapshot, plan=await reader.plan())
     if any(stage.state is StageState.LOST for stage in (snapshot.compress, snapshot.evaluate, snapshot.print_report)):
         await reader.refresh_pods()
         seen = known_snapshot(body, mirror, now)
@@ -163,6 +164,7 @@ class _Reader:
         return FrozenPlan(
             digest=digest_of(text.encode()),
             owner_uid=next((owner["uid"] for owner in owners if owner.get("controller")), None),
+            created=found["metadata"].get("creationTimestamp"),
         )
 
     async def report(self, evaluate: Stage, printed: Stage) -> ReportReading | None:

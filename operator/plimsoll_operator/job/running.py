@@ -55,11 +55,27 @@ def decide_suspended(snapshot: JobSnapshot, now: datetime) -> Decision:
 
 def decide_running(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     """Take the job one stage further."""
-    snapshot = _resumed(snapshot, now)
     made = _made(snapshot)
+    first_told = made is not None and snapshot.status.artifact is None
+    snapshot = _caught_up(_resumed(snapshot, now), made)
     if snapshot.evaluate.state is StageState.ABSENT and made is None:
         return _compress(order, snapshot, now)
-    return _evaluate(order, snapshot, now, made)
+    decision = _evaluate(order, snapshot, now)
+    if first_told and snapshot.compress.seconds is not None:
+        measured = (names.STAGE_COMPRESS, snapshot.compress.seconds)
+        return replace(decision, measured=(measured, *decision.measured))
+    return decision
+
+
+def _caught_up(snapshot: JobSnapshot, made: Summary | None) -> JobSnapshot:
+    """Return the snapshot with its status telling what children show, though a crash came before it was told."""
+    status = snapshot.status
+    changes: dict[str, Any] = {}
+    if status.plan_digest is None and snapshot.plan is not None and snapshot.plan.owner_uid == snapshot.uid:
+        changes |= {"plan_digest": snapshot.plan.digest, "start_time": status.start_time or snapshot.plan.created}
+    if made is not None:
+        changes |= {"baseline": made.baseline, "artifact": made.candidate}
+    return replace(snapshot, status=status.model_copy(update=changes))
 
 
 def _resumed(snapshot: JobSnapshot, now: datetime) -> JobSnapshot:
@@ -114,33 +130,27 @@ def _start(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     return Decision(status=status.to_wire(), actions=tuple(actions), again_after_seconds=LOOK_SECONDS)
 
 
-def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime, made: Summary | None) -> Decision:
-    stage = snapshot.evaluate
-    artifacts: dict[str, Any] = {}
-    measured: tuple[tuple[str, float], ...] = ()
-    if made is not None:
-        artifacts = {"baseline": made.baseline, "artifact": made.candidate}
-        if snapshot.status.artifact is None and snapshot.compress.seconds is not None:
-            measured = ((names.STAGE_COMPRESS, snapshot.compress.seconds),)
-    if stage.state is StageState.ABSENT and made is not None:
-        if made.baseline is None or made.candidate is None:
-            return tell.failed(snapshot, now, Reason.STAGE_FAILED, "compress ended well but names no artifacts")
-        image = build.evaluation_runtime(order.spec).image or order.default_image
-        manifest = build.evaluate_job(snapshot.owner, order.spec, image, made)
-        message = MESSAGES[names.STAGE_EVALUATE]
-        progress = _progress(snapshot, now, names.STAGE_EVALUATE)
-        status = tell.goes_on(
-            snapshot, now, Phase.EVALUATING, Reason.EVALUATING, message, progress=progress, **artifacts
-        )
-        return Decision(
-            status=status.to_wire(),
-            actions=(Create(BATCH_JOBS, manifest, "the candidate is to be measured"),),
-            again_after_seconds=LOOK_SECONDS,
-            measured=measured,
-        )
+def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
+    stage, status = snapshot.evaluate, snapshot.status
     if stage.state is StageState.DONE and stage.summary is not None:
         return _judge(order, snapshot, now, stage.summary)
-    return _carry_on(snapshot, now, stage, names.STAGE_EVALUATE)
+    if stage.state is not StageState.ABSENT:
+        return _carry_on(snapshot, now, stage, names.STAGE_EVALUATE)
+    if status.baseline is None or status.artifact is None:
+        return tell.failed(snapshot, now, Reason.STAGE_FAILED, "compress ended well but names no artifacts")
+    manifest = build.evaluate_job(
+        snapshot.owner, order.spec, evaluation_image(order), baseline=status.baseline, candidate=status.artifact
+    )
+    progress = _progress(snapshot, now, names.STAGE_EVALUATE)
+    message = MESSAGES[names.STAGE_EVALUATE]
+    told = tell.goes_on(snapshot, now, Phase.EVALUATING, Reason.EVALUATING, message, progress=progress)
+    create = Create(BATCH_JOBS, manifest, "the candidate is to be measured")
+    return Decision(status=told.to_wire(), actions=(create,), again_after_seconds=LOOK_SECONDS)
+
+
+def evaluation_image(order: Order) -> str:
+    """Return the image that evaluates."""
+    return build.evaluation_runtime(order.spec).image or order.default_image
 
 
 def _judge(order: Order, snapshot: JobSnapshot, now: datetime, summary: Summary) -> Decision:
@@ -153,8 +163,7 @@ def _judge(order: Order, snapshot: JobSnapshot, now: datetime, summary: Summary)
         return judging.decide_verdict(order, snapshot, now, reading.report, ref)
     again = snapshot.print_report
     if again.state is StageState.ABSENT:
-        image = build.evaluation_runtime(order.spec).image or order.default_image
-        manifest = build.print_job_report(snapshot.owner, order.spec, image, ref)
+        manifest = build.print_job_report(snapshot.owner, order.spec, evaluation_image(order), ref)
         message = f"the report is printed again: {reading.problem if reading else 'it was not read'}"
         status = tell.goes_on(snapshot, now, Phase.EVALUATING, Reason.REPORT_UNREADABLE, message)
         create = Create(BATCH_JOBS, manifest, message)

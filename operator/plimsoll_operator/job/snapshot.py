@@ -20,6 +20,7 @@ class FrozenPlan:
 
     digest: str
     owner_uid: str | None
+    created: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class JobSnapshot:
     evaluate: Stage
     print_report: Stage
     plan: FrozenPlan | None = None
-    """The plan that was found when it was looked for; it is only when making it met one that exists."""
+    """The plan that exists; looked for only while the status does not tell of it though it may be there."""
     report: ReportReading | None = None
     progress: Progress | None = None
     release: ReleaseView | None = None
