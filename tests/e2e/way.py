@@ -61,10 +61,12 @@ class Way:
             self.cluster.kubectl("delete", "namespace", self.kube.namespace, "--timeout=120s")
 
     def install(self) -> list[Claim]:
-        """Install the operator by Helm and make a namespace that admits restricted pods only."""
-        self.tell(f"$ helm install {HELM_RELEASE} charts/plimsoll --namespace {SYSTEM} --create-namespace --wait")
+        """Make a namespace that admits restricted pods only, begin to train there, and install the operator by Helm."""
         for namespace in (SYSTEM, self.kube.namespace):
             self._restricted_namespace(namespace)
+        # It needs no operator, so it runs while Helm waits.
+        self._apply("storage.yaml", "network.yaml", "prepare.yaml")
+        self.tell(f"$ helm install {HELM_RELEASE} charts/plimsoll --namespace {SYSTEM} --create-namespace --wait")
         was_there = bool(self.system.get("deployment", HELM_RELEASE))
         helm(self.cluster, "upgrade", "--install", HELM_RELEASE, str(CHART), "--namespace", SYSTEM,
              "--wait", "--timeout", "3m", *image_values())  # fmt: skip
@@ -80,8 +82,8 @@ class Way:
         ]
 
     def prepare(self) -> list[Claim]:
-        """Make the claims, train the model that is to be compressed, start the server that will follow the release."""
-        self._apply("storage.yaml", "network.yaml", "prepare.yaml", "release.yaml", "server.yaml")
+        """Start the server that will follow the release, and wait for the model that is to be compressed."""
+        self._apply("release.yaml", "server.yaml")
         self.tell("a batch Job trains the model that is to be compressed")
         done = self.kube.wait("job", "digits-prepare", lambda job: bool(_ended(job)), seconds=JOB_SECONDS)
         said = self.kube.run("logs", "job/digits-prepare", "--tail=20").strip()
