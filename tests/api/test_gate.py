@@ -194,6 +194,16 @@ def test_a_difference_at_the_limit_says_that_no_number_of_samples_decides() -> N
             "accuracy 89.36% → 78% (-11.36 points); 95% sure that the loss is above 10.8 points, the limit is 2 points",
         ),
         (
+            (2900, 5, 65, 30),
+            "accuracy 98.83% → 96.83% (-2 points); the loss may be 1.58 points to 2.46 points, the limit is 2 points; "
+            "too close to the limit for any reasonable number of samples to decide",
+        ),
+        (
+            (98, 0, 0, 2),
+            "accuracy 98% → 98% (0 points); anything is possible up to a loss of 3 points, the limit is 2 points; "
+            "about 152 samples would decide, 100 were measured",
+        ),
+        (
             (9000, 600, 20, 380),
             "accuracy 90.2% → 96% (+5.8 points); 95% sure that there is no loss, the limit is 2 points",
         ),
