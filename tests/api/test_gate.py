@@ -195,7 +195,7 @@ def test_a_difference_at_the_limit_says_that_no_number_of_samples_decides() -> N
         ),
         (
             (2900, 5, 65, 30),
-            "accuracy 98.83% → 96.83% (-2 points); the loss may be 1.58 points to 2.46 points, the limit is 2 points; "
+            "accuracy 98.83% → 96.83% (-2 points); the loss may be 1.56 points to 2.49 points, the limit is 2 points; "
             "too close to the limit for any reasonable number of samples to decide",
         ),
         (
