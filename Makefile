@@ -19,7 +19,7 @@ COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --n
   --no-emit-find-links --no-header --no-annotate
 GENERATED := crds charts docs
 SOURCES := api operator jobimage cli tests bench
-NOT_UNIT := apiserver or cluster or images
+NOT_UNIT := apiserver or cluster or images or slow
 
 # One line a stage, with how long it took.
 define stage
@@ -28,7 +28,7 @@ define stage
 endef
 
 .PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-operator \
-  test-unit test-images test-apiserver test-cluster
+  test-unit test-slow test-images test-apiserver test-cluster
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,7 +78,7 @@ test: venv ## All tests: unit, images, API server, cluster (whatever it starts i
 	nice -n 10 $(CLUSTER) build > build/cluster-build.log 2>&1 & builder=$$!; \
 	trap 'kill $$builder 2>/dev/null' EXIT; \
 	$(MAKE) --no-print-directory check verify && \
-	$(MAKE) --no-print-directory test-images && \
+	$(MAKE) --no-print-directory test-slow test-images && \
 	{ wait $$builder || { cat build/cluster-build.log; exit 1; }; } && \
 	$(MAKE) --no-print-directory test-apiserver test-cluster; status=$$?; \
 	printf '\n== all tests: %s, %d s\n' "$$([ $$status = 0 ] && echo passed || echo FAILED)" $$(( $$(date +%s) - begun )); \
@@ -86,6 +86,9 @@ test: venv ## All tests: unit, images, API server, cluster (whatever it starts i
 
 test-unit: venv
 	$(call stage,unit tests,$(PYTHON) -m pytest -q -m 'not ($(NOT_UNIT))' --durations=5)
+
+test-slow: venv
+	$(call stage,slow tests,$(PYTHON) -m pytest -q -m slow --durations=5)
 
 test-images: venv
 	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0 tests/cluster)
@@ -113,7 +116,7 @@ demo-down: venv ## Take down what the demo left up
 	$(PYTHON) -m tests.demo --down
 
 bench: venv ## Measure the figures of the README
-	$(PYTHON) -m tests.bench
+	$(PYTHON) -m bench.digits
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
 	$(PYTHON) -m bench.operator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,6 +25,8 @@ from plimsoll_job.techniques.shape import Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
 
+#: A training step takes about as long as this many others, for the progress that people see.
+TRAINING_SHARE = 4
 PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy")
 
 
@@ -65,8 +67,9 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
 def make_deterministic() -> None:
     """Make torch choose the same arithmetic every time; slower kernels are the price."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # The same as use_deterministic_algorithms, which also imports the compiler: five seconds.
-    torch.set_deterministic_debug_mode("error")
+    # The same as use_deterministic_algorithms, which also imports the compiler: five seconds. A GPU lacks some kernels
+    # in a deterministic form: training then warns, and the step's record says so.
+    torch.set_deterministic_debug_mode("warn")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -91,7 +94,8 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     shape = sample_shape_of(
         source.build(), {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}
     )
-    reporter.report("load", 1)
+    samples = {"training": train, "calibration": calibration}
+    reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
     return Loaded(source, train, calibration, shape)
 
 
@@ -113,8 +117,9 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
 def take_steps(plan: Plan, loaded: Loaded, work: Work, reporter: Reporter) -> tuple[Candidate, list[StepRecord]]:
     """Take the steps that are not finished yet, keeping the candidate after each."""
     finished, candidate, records = work.resume(len(plan.steps), loaded.source)
+    shares = [TRAINING_SHARE if step.distill else 1 for step in plan.steps]
     for index in range(finished, len(plan.steps)):
-        part = reporter.part(index / len(plan.steps), (index + 1) / len(plan.steps))
+        part = reporter.part(sum(shares[:index]) / sum(shares), sum(shares[: index + 1]) / sum(shares))
         candidate, record = take_step(plan, index, loaded, candidate, part)
         records = [*records, record]
         work.save(index, candidate, records)
@@ -139,14 +144,13 @@ def take_step(
         reporter=reporter,
     )
     reporter.report(technique, 0)
-    fingerprint, before = candidate.fingerprint(), count(candidate.module, loaded.sample_shape)
+    fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)
     applied = TECHNIQUES[technique](settings, candidate, bench)
     if applied.candidate.fingerprint() == fingerprint:
         raise UserError(
             f"{spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
         )
-    after = count(applied.candidate.module, loaded.sample_shape)
-    reporter.report(technique, 1)
+    after = figures_of(applied.candidate, loaded)
     return applied.candidate, StepRecord(
         technique=technique,
         settings=settings.to_wire(),
@@ -158,6 +162,12 @@ def take_step(
         details=dict(applied.details),
         notes=list(applied.notes),
     )
+
+
+def figures_of(candidate: Candidate, loaded: Loaded) -> ModuleFigures:
+    """Return the candidate's counts; weights that its number format rounded to zero are zero."""
+    figures = count(candidate.module, loaded.sample_shape)
+    return replace(figures, nonzero=min(figures.nonzero, figures.parameters - candidate.zero_weights))
 
 
 def publish_candidate(
@@ -173,7 +183,6 @@ def publish_candidate(
     """Export what the steps made, unless a step did so already, and publish it with its lineage."""
     reporter.report("export", 0)
     graph = candidate.graph or export_onnx(candidate.module, loaded.sample_shape)
-    figures: ModuleFigures = count(candidate.module, loaded.sample_shape)
     lineage = Lineage(
         plan_digest=plan.content_digest(),
         source_digest=loaded.source.digest,
@@ -182,6 +191,6 @@ def publish_candidate(
         steps=records,
         packages=package_versions(PACKAGES),
     )
-    ref = publish_artifact(build_manifest(graph, figures, lineage), graph, plan.output.uri, store)
+    ref = publish_artifact(build_manifest(graph, figures_of(candidate, loaded), lineage), graph, plan.output.uri, store)
     reporter.report("publish", 1, ref.digest)
     return ref

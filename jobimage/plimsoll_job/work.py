@@ -44,6 +44,7 @@ class SavedStep(Model):
     records: list[StepRecord]
     weights_digest: str
     graph_digest: str | None = None
+    zero_weights: int = 0
 
 
 class Done(Model):
@@ -69,6 +70,7 @@ class Work:
             records=records,
             weights_digest=digest_of(weights),
             graph_digest=None if candidate.graph is None else digest_of(candidate.graph),
+            zero_weights=candidate.zero_weights,
         )
         graph = {} if candidate.graph is None else {GRAPH_FILE: candidate.graph}
         write_directory(self._step(index), {WEIGHTS_FILE: weights, STATE_FILE: state.canonical_json(), **graph})
@@ -114,4 +116,4 @@ class Work:
             load_strictly(module, load_safetensors(weights), "work directory")
         except (UserError, SafetensorError, ValueError, KeyError, RuntimeError):
             return None
-        return Candidate(module, cuts, frozenset(state.sparse), graph), state.records
+        return Candidate(module, cuts, frozenset(state.sparse), graph, state.zero_weights), state.records

@@ -224,6 +224,11 @@ def test_every_output_of_the_artifact_is_finite(claims: Claims) -> None:
     assert np.isfinite(logits).all()
 
 
+def test_weights_that_int8_rounds_to_zero_are_counted_as_zero(claims: Claims) -> None:
+    manifest = published(claims, compressed(claims, [INT8]).candidate)
+    assert 0.95 * manifest["parameters"] < manifest["nonzeroParameters"] < manifest["parameters"]
+
+
 def test_steps_may_be_repeated(claims: Claims) -> None:
     again = {"prune": {"criterion": "Magnitude", "amount": "30%"}}
     steps = [PRUNE, DISTILL, again, UNSTRUCTURED, DISTILL, INT8]

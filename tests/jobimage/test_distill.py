@@ -1,6 +1,8 @@
 """Distillation: the loss by its formula, one order for one seed, zeros that stay."""
 
 import math
+import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -109,6 +111,17 @@ def test_a_diverging_training_blames_the_learning_rate() -> None:
     wild.inputs[:] = 3e38
     with pytest.raises(UserError, match=r"learningRate: training diverged"):
         distill.apply(settings(epochs=5), student(), bench_of(teacher(), train=wild))
+
+
+def test_a_device_without_a_fixed_order_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warning_train(module: torch.nn.Module, *_: Any, **options: Any) -> torch.nn.Module:
+        warnings.warn("x_cuda does not have a deterministic implementation", stacklevel=1)
+        options["on_epoch"](1, 0.5)
+        return module
+
+    assert taught(student()).notes == ()
+    monkeypatch.setattr(distill, "train", warning_train)
+    assert "another run of the same plan may give another artifact" in taught(student()).notes[0]
 
 
 def test_training_data_is_needed() -> None:

@@ -86,6 +86,16 @@ def test_cuts_replayed_on_the_factorys_module_give_the_same_shapes() -> None:
 def test_frozen_parameters_do_not_hide_their_layers() -> None:
     module = residual().eval().requires_grad_(requires_grad=False)
     assert len(find_groups(module, (3, 8, 8))) == 2
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_a_model_that_cannot_be_traced_is_refused() -> None:
+    class Opaque(nn.Module):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            raise LookupError("no way")
+
+    with pytest.raises(UserError, match="structured pruning cannot follow this model: no way"):
+        find_groups(Opaque(), (3,))
 
 
 def test_cuts_of_a_layer_keep_the_others_weights() -> None:

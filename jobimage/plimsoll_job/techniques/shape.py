@@ -29,13 +29,15 @@ class Candidate:
     """The model on its way.
 
     `cuts` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay zero.
-    `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only.
+    `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only, and
+    `zero_weights` how many weights the graph's number format stores as zero.
     """
 
     module: nn.Module
     cuts: tuple[Cut, ...] = ()
     sparse: frozenset[str] = frozenset()
     graph: bytes | None = None
+    zero_weights: int = 0
 
     def fingerprint(self) -> str:
         """Return a digest of all weights: two candidates of the same fingerprint are the same model."""

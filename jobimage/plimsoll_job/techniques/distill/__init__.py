@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,6 +20,10 @@ from plimsoll_job.techniques.distill.training import TrainingSet, predict, train
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 CURVE_POINTS = 50
+NOT_REPEATABLE = (
+    "This device computes a part of the training without a fixed order, so another run of the same plan may give "
+    "another artifact."
+)
 
 
 def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
@@ -26,7 +31,6 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     samples, weights = bench.need_train(), weights_of(settings.losses)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     inputs = torch.from_numpy(samples.inputs).to(device)
-    bench.reporter.report("distill", 0, "answers of the baseline")
     teacher_logits = predict(bench.source.build().to(device), inputs)
     labels = None
     if weights.labels:
@@ -42,7 +46,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
 
     macs = count(candidate.module, bench.sample_shape).macs * settings.batch_size
     try:
-        with _threads(thread_count(macs)):
+        with _threads(thread_count(macs)), warnings.catch_warnings(record=True) as warned:
             student = train(
                 candidate.module.to(device),
                 TrainingSet(inputs, teacher_logits, labels),
@@ -64,6 +68,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "weights": {"logits": round(weights.logits, 6), "labels": round(weights.labels, 6)},
             "loss": _thin(curve),
         },
+        notes=(NOT_REPEATABLE,) if any("deterministic" in str(one.message) for one in warned) else (),
     )
 
 

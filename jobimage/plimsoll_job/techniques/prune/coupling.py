@@ -40,7 +40,7 @@ class ChannelGroup:
 
 def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelGroup]:
     """Return the groups of channels that may be deleted, in the order in which their roots stand in the module."""
-    graph = _trace(module, sample_shape)
+    graph = trace(module, sample_shape)
     names = {layer: name for name, layer in module.named_modules()}
     groups = []
     for found in graph.get_all_groups():
@@ -63,7 +63,7 @@ def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelG
 def cut(module: nn.Module, sample_shape: Sequence[int], cuts: Iterable[Cut]) -> nn.Module:
     """Return a copy of the module without the channels; the same cuts on the same module give the same module."""
     module = copy.deepcopy(module)
-    graph = _trace(module, sample_shape)
+    graph = trace(module, sample_shape)
     layers = dict(module.named_modules())
     for one in cuts:
         layer = layers[one.layer]
@@ -86,9 +86,21 @@ def check_runs(module: nn.Module, sample_shape: Sequence[int], output_shape: Seq
         )
 
 
-def _trace(module: nn.Module, sample_shape: Sequence[int]) -> tp.DependencyGraph:
-    for parameter in module.parameters():
+def trace(module: nn.Module, sample_shape: Sequence[int]) -> tp.DependencyGraph:
+    """Return torch-pruning's dependency graph; UserError for a model that it cannot follow."""
+    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
         # The graph is traced by autograd: a frozen parameter would hide its layer.
         parameter.requires_grad_(True)
-    with torch.enable_grad():
-        return tp.DependencyGraph().build_dependency(module, example_of(sample_shape), verbose=False)
+    # What stops the tracer on a module it does not know is of any type: its own checks, torch's, the module's code.
+    try:
+        with torch.enable_grad():
+            return tp.DependencyGraph().build_dependency(module, example_of(sample_shape), verbose=False)
+    except Exception as error:
+        raise UserError(
+            f"spec.model.architecture.factory: structured pruning cannot follow this model: {error}",
+            reason="NotPrunable",
+        ) from error
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)

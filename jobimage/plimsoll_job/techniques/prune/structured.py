@@ -27,7 +27,6 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
     groups = find_groups(module, shape)
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
-    bench.reporter.report("prune", 0.1, f"{len(groups)} groups of channels")
     scores = _score(settings.criterion, module, groups, bench)
     before = count_parameters(module)
 

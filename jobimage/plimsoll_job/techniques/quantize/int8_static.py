@@ -53,7 +53,6 @@ def quantize_int8_static(candidate: Candidate, bench: Bench) -> Applied:
             reason="NotQuantizable",
         )
     graph = model.SerializeToString(deterministic=True)
-    notes = ()
     if len(graph) >= len(float_graph):
         raise UserError(
             f"{bench.spec_field}: the int8 model has {len(graph)} bytes, the float one {len(float_graph)}: "
@@ -62,15 +61,20 @@ def quantize_int8_static(candidate: Candidate, bench: Bench) -> Applied:
         )
     bench.reporter.report("quantize", 1, f"{len(float_graph)} bytes became {len(graph)}")
     return Applied(
-        candidate=replace(candidate, graph=graph),
+        candidate=replace(candidate, graph=graph, zero_weights=count_zero_weights(model)),
         details={
             "calibrationSamples": len(calibration),
             "floatBytes": len(float_graph),
             "int8Bytes": len(graph),
             "weightTypes": dict(sorted(Counter(weight_types(model).values()).items())),
         },
-        notes=notes,
     )
+
+
+def count_zero_weights(model: onnx.ModelProto) -> int:
+    """Return how many int8 weights are zero; vectors of int8 are zero points, not weights."""
+    arrays = [numpy_helper.to_array(constant) for constant in model.graph.initializer]
+    return sum(int((array == 0).sum()) for array in arrays if array.dtype == np.int8 and array.ndim > 1)
 
 
 def weight_types(model: onnx.ModelProto) -> dict[str, str]:
