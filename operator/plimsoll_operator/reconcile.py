@@ -59,7 +59,7 @@ class Reconciler:
                 logger.info("%s %s: observing again: %s", key.kind, key.name, error)
                 continue
             if decision is None:
-                self._looks.last.pop(key.uid, None)
+                self._looks.forget(key.uid)
                 return None
             self._count(key, decision)
             return decision.again_after_seconds

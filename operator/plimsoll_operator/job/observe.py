@@ -21,15 +21,15 @@ from plimsoll_operator.cluster.errors import NotFoundError
 from plimsoll_operator.cluster.resources import BATCH_JOBS, COMPRESSION_JOBS, CONFIG_MAPS, EVENTS, PODS, Json
 from plimsoll_operator.job.build import PLAN_KEY
 from plimsoll_operator.job.decide import is_over
-from plimsoll_operator.job.snapshot import FrozenPlan, JobSnapshot
+from plimsoll_operator.job.snapshot import LOOK_SECONDS, FrozenPlan, JobSnapshot
 from plimsoll_operator.mirror import Key, Mirror
 from plimsoll_operator.release.observe import read_release
 from plimsoll_operator.reports import ReportReading, read_progress, read_report
 from plimsoll_operator.stage import Problem, Stage, StageState, read_stage
 
 #: Logs and Events of running stages are read at most this often, for a job and in all.
-LOOK_SECONDS = 14.0
-LOOKS_PER_SECOND = 5.0
+LEAST_SECONDS = LOOK_SECONDS - 1
+LOOKS_PER_SECOND = 2.0
 NO_POD_AFTER = timedelta(seconds=10)
 
 
@@ -46,11 +46,20 @@ class Looks:
         first_seen = uid not in self.last
         if first_seen:
             self.last[uid] = now
-        if first_seen or now - self.last[uid] < LOOK_SECONDS or now < self._next_free:
+        if first_seen or now - self.last[uid] < LEAST_SECONDS or now < self._next_free:
             return False
         self.last[uid] = now
         self._next_free = now + 1 / LOOKS_PER_SECOND
         return True
+
+    def forget(self, uid: str) -> None:
+        """Forget a job that runs no more."""
+        self.last.pop(uid, None)
+
+    @property
+    def interval_seconds(self) -> float:
+        """How long a job waits for its next turn when all that run want theirs."""
+        return max(LOOK_SECONDS, len(self.last) / LOOKS_PER_SECOND)
 
 
 async def find(cluster: Cluster, mirror: Mirror, key: Key, *, fresh: bool) -> Json | None:
@@ -89,12 +98,14 @@ async def observe(
     snapshot = known_snapshot(body, mirror, now)
     if is_over(snapshot.status):
         return snapshot
+    snapshot = replace(snapshot, look_again_seconds=looks.interval_seconds)
     reader = _Reader(cluster, mirror, snapshot.namespace, snapshot.name)
     stages = (snapshot.compress, snapshot.evaluate, snapshot.print_report)
     if fresh:
         for stage in stages:
             await reader.refresh_batch_job(stage.name)
-        snapshot = known_snapshot(body, mirror, now)
+        again = snapshot.look_again_seconds
+        snapshot = replace(known_snapshot(body, mirror, now), look_again_seconds=again)
     untold = snapshot.status.plan_digest is None
     if untold and (fresh or snapshot.compress.state is not StageState.ABSENT):
         snapshot = replace(snapshot, plan=await reader.plan())
@@ -112,8 +123,10 @@ async def observe(
 
 async def _look(reader: _Reader, mirror: Mirror, looks: Looks, snapshot: JobSnapshot, now: datetime) -> JobSnapshot:
     """Add the progress of the pod that runs, or what keeps a batch Job from having a pod at all."""
-    for member in ("compress", "evaluate", "print_report"):
-        stage: Stage = getattr(snapshot, member)
+    stages = {member: getattr(snapshot, member) for member in ("compress", "evaluate", "print_report")}
+    if not any(stage.state is StageState.ACTIVE for stage in stages.values()):
+        looks.forget(snapshot.uid)
+    for member, stage in stages.items():
         if stage.state is not StageState.ACTIVE or stage.suspended or not looks.due(snapshot.uid):
             continue
         if stage.pod:
@@ -121,7 +134,7 @@ async def _look(reader: _Reader, mirror: Mirror, looks: Looks, snapshot: JobSnap
         begun = stage.started or now
         if stage.problem is None and not mirror.pods_of(stage.uid) and now - begun > NO_POD_AFTER:
             blocked = replace(stage, problem=await reader.refusal(stage))
-            return replace(snapshot, **{member: blocked})  # type: ignore[arg-type]
+            return replace(snapshot, **{member: blocked})
     return snapshot
 
 

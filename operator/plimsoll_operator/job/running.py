@@ -16,13 +16,11 @@ from plimsoll_operator.clock import format_time
 from plimsoll_operator.cluster.resources import BATCH_JOBS, CONFIG_MAPS
 from plimsoll_operator.conditions import Say
 from plimsoll_operator.job import build, judging, tell
-from plimsoll_operator.job.snapshot import JobSnapshot, Order
+from plimsoll_operator.job.snapshot import LOOK_SECONDS, JobSnapshot, Order
 from plimsoll_operator.job.tell import Phase
 from plimsoll_operator.stage import Stage, StageState
 
 WAIT_SECONDS = 5.0
-LOOK_SECONDS = 15.0
-"""A running stage is looked at again after this long: for its progress, and for what keeps it from starting."""
 PROGRESS_STEP_PERCENT = 5
 #: Where each stage begins and ends on the scale of the whole job.
 SCALE = {names.STAGE_COMPRESS: (0, 70), names.STAGE_EVALUATE: (70, 99)}
@@ -127,7 +125,7 @@ def _start(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
         plan_digest=digest,
         progress=_progress(snapshot, now, names.STAGE_COMPRESS),
     )
-    return Decision(status=status.to_wire(), actions=tuple(actions), again_after_seconds=LOOK_SECONDS)
+    return Decision(status=status.to_wire(), actions=tuple(actions), again_after_seconds=snapshot.look_again_seconds)
 
 
 def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
@@ -145,7 +143,7 @@ def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     message = MESSAGES[names.STAGE_EVALUATE]
     told = tell.goes_on(snapshot, now, Phase.EVALUATING, Reason.EVALUATING, message, progress=progress)
     create = Create(BATCH_JOBS, manifest, "the candidate is to be measured")
-    return Decision(status=told.to_wire(), actions=(create,), again_after_seconds=LOOK_SECONDS)
+    return Decision(status=told.to_wire(), actions=(create,), again_after_seconds=snapshot.look_again_seconds)
 
 
 def evaluation_image(order: Order) -> str:
@@ -196,7 +194,7 @@ def _carry_on(snapshot: JobSnapshot, now: datetime, stage: Stage, scale: str) ->
         return _cannot_start(snapshot, now, stage, phase)
     progress = _progress(snapshot, now, scale)
     status = tell.goes_on(snapshot, now, phase, reason, MESSAGES[scale], progress=progress)
-    return Decision(status=status.to_wire(), actions=actions, again_after_seconds=LOOK_SECONDS)
+    return Decision(status=status.to_wire(), actions=actions, again_after_seconds=snapshot.look_again_seconds)
 
 
 def _cannot_start(snapshot: JobSnapshot, now: datetime, stage: Stage, phase: Phase) -> Decision:

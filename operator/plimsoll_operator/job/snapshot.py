@@ -13,6 +13,9 @@ from plimsoll_operator.release.revisions import ReleaseView
 from plimsoll_operator.reports import ReportReading
 from plimsoll_operator.stage import Stage
 
+LOOK_SECONDS = 15.0
+"""A running stage is looked at again after this long: for its progress, and for what keeps it from starting."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrozenPlan:
@@ -43,6 +46,8 @@ class JobSnapshot:
     progress: Progress | None = None
     release: ReleaseView | None = None
     """The release that the spec names, read anew; None when there is none."""
+    look_again_seconds: float = LOOK_SECONDS
+    """When a running stage is to be looked at again: later where very many run, since looks are rationed."""
 
     @property
     def owner(self) -> Owner:
