@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.cluster import tool
 from tests.e2e.kube import Kube, Object, condition
-from tests.e2e.way import EXAMPLE, HELM_RELEASE, JOB, SYSTEM, Claim, Way
+from tests.e2e.way import EXAMPLE, HELM_RELEASE, JOB, JOB_SECONDS, SYSTEM, Claim, Way
 
 pytestmark = pytest.mark.cluster
 
@@ -70,12 +70,14 @@ def started(kube: Kube) -> None:
 @pytest.mark.usefixtures("started")
 class TestJobs:
     def test_an_operator_that_is_killed_goes_on_where_it_was(self, way: Way, kube: Kube) -> None:
-        kube.wait(JOB, "survives", compressing, seconds=60)
-        before = kube.wait("jobs.batch", "survives-compress", lambda job: bool(job["status"].get("active")), seconds=60)
+        kube.wait(JOB, "survives", compressing, seconds=120)
+        before = kube.wait(
+            "jobs.batch", "survives-compress", lambda job: bool(job["status"].get("active")), seconds=120
+        )
         way.system.run(
             "delete", "pod", "-l", f"app.kubernetes.io/instance={HELM_RELEASE}", "--force", "--grace-period=0"
         )
-        job = kube.wait(JOB, "survives", ended, seconds=300)
+        job = kube.wait(JOB, "survives", ended, seconds=JOB_SECONDS)
         assert condition(job, "Complete").get("status") == "True", job["status"]
         after = kube.get("jobs.batch", "survives-compress")
         assert after["metadata"]["uid"] == before["metadata"]["uid"]
@@ -107,13 +109,13 @@ class TestJobs:
         assert not [path for path, how in evaluate.items() if how == "rw" and "artifacts" in path]
 
     def test_a_missing_model_fails_by_its_field(self, kube: Kube) -> None:
-        job = kube.wait(JOB, "no-model", ended, seconds=180)
+        job = kube.wait(JOB, "no-model", ended, seconds=JOB_SECONDS)
         failed = condition(job, "Failed")
         assert failed["reason"] == "RequestWrong", failed
         assert "spec.model.uri" in failed["message"]
 
     def test_missing_evaluation_data_fails_by_its_name(self, kube: Kube) -> None:
-        job = kube.wait(JOB, "no-evaluation", ended, seconds=240)
+        job = kube.wait(JOB, "no-evaluation", ended, seconds=JOB_SECONDS)
         failed = condition(job, "Failed")
         assert failed["status"] == "True"
         assert "nothing.npz" in failed["message"], failed
@@ -122,25 +124,25 @@ class TestJobs:
         def says_so(job: Object) -> bool:
             return any("nowhere" in c["message"] for c in job.get("status", {}).get("conditions", []))
 
-        job = kube.wait(JOB, "no-claim", says_so, seconds=180)
+        job = kube.wait(JOB, "no-claim", says_so, seconds=JOB_SECONDS)
         assert condition(job, "Ready")["status"] == "False"
         kube.run("delete", JOB, "no-claim")
 
     def test_a_suspended_job_has_no_pods_until_it_is_resumed_and_again_when_paused(self, kube: Kube) -> None:
         mine = "plimsoll.dev/compression-job=waits"
-        job = kube.wait(JOB, "waits", lambda job: condition(job, "Suspended").get("status") == "True", seconds=60)
+        job = kube.wait(JOB, "waits", lambda job: condition(job, "Suspended").get("status") == "True", seconds=120)
         assert job["status"]["phase"] == "Suspended"
         assert not kube.list("pods", mine)
         resume, pause = (json.dumps({"spec": {"suspend": value}}) for value in (False, True))
         kube.run("patch", JOB, "waits", "--type=merge", "-p", resume)
-        kube.wait(JOB, "waits", compressing, seconds=60)
+        kube.wait(JOB, "waits", compressing, seconds=120)
         deadline = time.monotonic() + 60
         while not kube.list("pods", mine) and time.monotonic() < deadline:
             time.sleep(0.5)
         kube.run("patch", JOB, "waits", "--type=merge", "-p", pause)
-        kube.wait_gone("pods", mine, seconds=60)
+        kube.wait_gone("pods", mine, seconds=120)
         kube.run("patch", JOB, "waits", "--type=merge", "-p", resume)
-        job = kube.wait(JOB, "waits", ended, seconds=240)
+        job = kube.wait(JOB, "waits", ended, seconds=JOB_SECONDS)
         assert condition(job, "Complete").get("status") == "True", job["status"]
 
 

@@ -27,7 +27,8 @@ HELM_RELEASE = "plimsoll"
 
 GOOD, TOO_MUCH, RELEASE, SERVER = "digits-cnn", "digits-too-much", "digits", "digits-server"
 JOB, RELEASES, REVISIONS = "compressionjobs.plimsoll.dev", "modelreleases.plimsoll.dev", "modelrevisions.plimsoll.dev"
-JOB_SECONDS = 300
+#: Far more than a job takes on a quiet machine.
+JOB_SECONDS = 480
 #: A kubelet writes a changed ConfigMap into a volume within its sync period, a minute by default.
 FOLLOW_SECONDS = 90
 
