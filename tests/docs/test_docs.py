@@ -6,11 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from plimsoll_api.model import Model
 from plimsoll_api.reasons import Reason
+from plimsoll_api.release import ModelReleaseSpec
+from plimsoll_api.spec import CompressionJobSpec
 from plimsoll_operator.metrics import Metrics
 from plimsoll_operator.mirror import Mirror
 
+MODELS: dict[str, type[Model]] = {"CompressionJob": CompressionJobSpec, "ModelRelease": ModelReleaseSpec}
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")]
@@ -32,6 +37,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_files_that_commands_name_are_there(page: Path) -> None:
     for named in re.findall(r"examples/[\w./-]+\.yaml", page.read_text()):
         assert (ROOT / named).is_file(), named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_our_objects_in_examples_keep_the_contract(page: Path) -> None:
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for document in yaml.safe_load_all(block):
+            if isinstance(document, dict) and document.get("kind") in MODELS:
+                MODELS[document["kind"]].model_validate(document["spec"])
 
 
 def test_every_decision_is_listed() -> None:
