@@ -42,6 +42,7 @@ def test_a_report_that_keeps_every_limit_passes() -> None:
 
 def test_one_check_says_that_it_passed() -> None:
     assert judge(report(), GATES[:1]).message == "the check passed"
+    assert judge(report(), GATES[:2]).message == "all 2 checks passed"
 
 
 # --- how verdicts come together
