@@ -19,6 +19,7 @@ ACCOUNT = f"system:serviceaccount:{SYSTEM}:{HELM_RELEASE}"
 #: Granted, and used only on occasions that this test bed does not bring about, each with the occasion.
 OCCASIONAL: dict[Right, str] = {
     ("plimsoll.dev", "compressionjobs", "delete"): "ttlSecondsAfterFinished",
+    ("plimsoll.dev", "compressionjobs", "get"): "a write that someone else's write had overtaken",
     ("", "events", "list"): "a batch Job that gets no pod",
 }
 
