@@ -10,7 +10,7 @@ import torch
 from plimsoll_api.artifact import ArtifactRef, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
-from plimsoll_job.cores import core_count
+from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import ModuleFigures, count
@@ -25,6 +25,8 @@ from plimsoll_job.techniques.shape import Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
 
+#: Samples of a batch of no certain size, to choose the number of threads by.
+TYPICAL_BATCH = 64
 #: A training step takes about as long as this many others, for the progress that people see.
 TRAINING_SHARE = 4
 PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy")
@@ -73,7 +75,6 @@ def make_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.set_num_threads(core_count())
 
 
 def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
@@ -94,6 +95,7 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     shape = sample_shape_of(
         source.build(), {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}
     )
+    torch.set_num_threads(thread_count(count(source.build(), shape).macs * TYPICAL_BATCH))
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
     return Loaded(source, train, calibration, shape)

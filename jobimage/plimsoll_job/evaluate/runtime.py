@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.artifact import Artifact
+from plimsoll_job.sessions import open_session
 
 PREDICT_BATCH_SIZE = 256
 
@@ -18,13 +18,8 @@ class Server:
     """One model as it would be served."""
 
     def __init__(self, artifact: Artifact, *, threads: int, spec_field: str) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Spinning threads of one model would take the cores from the other one that is measured beside it.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(artifact.graph, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(artifact.graph, threads)
         # ONNX Runtime's errors share no public base class.
         except Exception as error:
             raise UserError(f"{spec_field}: ONNX Runtime cannot load {artifact.ref.uri}: {error}") from error

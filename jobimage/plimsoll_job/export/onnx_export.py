@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import slim
 from plimsoll_job.figures import example_of
+from plimsoll_job.sessions import open_session
 
 INPUT_NAME = "inputs"
 OUTPUT_NAME = "logits"
@@ -54,7 +54,7 @@ def export_onnx(module: nn.Module, sample_shape: Sequence[int]) -> bytes:
 
 
 def _check(module: nn.Module, graph: bytes, sample_shape: Sequence[int]) -> None:
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = open_session(graph, threads=1)
     for batch in CHECKED_BATCHES:
         inputs = example_of(sample_shape, batch)
         with torch.no_grad():
