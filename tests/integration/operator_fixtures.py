@@ -33,11 +33,11 @@ def session_puppet(controllers: Cluster) -> Iterator[Puppet]:
 
 
 @pytest.fixture
-def puppet(session_puppet: Puppet) -> Iterator[Puppet]:
+def puppet(session_puppet: Puppet) -> Puppet:
     """The node with the script that makes all go well, until the test sets another."""
     session_puppet.script = all_well
     session_puppet.acted.clear()
-    yield session_puppet
+    return session_puppet
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.integration.operator_run import OperatorRun, Space
 from tests.integration.puppet import Act, Puppet, wait_for
 from tests.integration.stories import (

@@ -6,8 +6,6 @@ import time
 from typing import Any
 
 import pytest
-
-from plimsoll_api import names
 from tests.integration.operator_run import OperatorRun, Space
 from tests.integration.puppet import Act, Puppet, wait_for
 from tests.integration.stories import (
@@ -21,6 +19,8 @@ from tests.integration.stories import (
     stage_of,
     went_wrong,
 )
+
+from plimsoll_api import names
 
 pytestmark = pytest.mark.apiserver
 
