@@ -25,7 +25,7 @@ class Settings:
     lease_name: str = "plimsoll-operator"
     lease_namespace: str = "default"
     identity: str = "plimsoll-operator"
-    workers: int = 16
+    workers: int = 48
     log_format: str = "json"
     log_level: str = "INFO"
 
@@ -47,7 +47,7 @@ def parse_settings(arguments: Sequence[str] | None = None, environment: Mapping[
     option("--lease-name", "PLIMSOLL_LEASE_NAME", "plimsoll-operator", "the Lease's name")
     option("--lease-namespace", "POD_NAMESPACE", "default", "the Lease's namespace")
     option("--identity", "POD_NAME", "", "this operator's name on the Lease; made up when unset")
-    option("--workers", "PLIMSOLL_WORKERS", "16", "objects that are worked on at the same time", int)
+    option("--workers", "PLIMSOLL_WORKERS", "48", "objects that are worked on at the same time", int)
     option("--log-format", "PLIMSOLL_LOG_FORMAT", "json", "json or text")
     option("--log-level", "PLIMSOLL_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
     given = parser.parse_args(arguments)
