@@ -221,6 +221,7 @@ def test_accuracy_in_a_sentence(cells: tuple[int, int, int, int], says: str) -> 
         {"samples": 0},
         {"both_right": -1},
         {"right_to_wrong": -12},
+        {"right_to_wrong": -20, "both_right": 1972},
         {"both_right": 0, "right_to_wrong": 0, "wrong_to_right": 0, "both_wrong": 0, "samples": 0},
     ],
 )
@@ -552,3 +553,17 @@ def test_accuracies_of_both_models_are_told_from_the_flips() -> None:
 def test_a_confidence_is_never_rounded_up_to_certainty() -> None:
     found = check(with_flips(99000, 30, 30, 940), gate("accuracy", max_regression="2%", confidence="99.999%"))
     assert "; 99.999% sure that the loss is below" in found.message
+
+
+def test_one_sample_is_measured_but_decides_nothing() -> None:
+    found = check(with_flips(1, 0, 0, 0), gate("accuracy", max_regression="2%"))
+    assert found.verdict is INCONCLUSIVE
+    assert found.message.startswith("accuracy 100% → 100%")
+
+
+@pytest.mark.parametrize("role", ["baseline", "candidate"])
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_without_one_model_a_latency_is_inconclusive(role: str, batch_size: int | None) -> None:
+    measured = report(**{role: None})
+    expected = PASS if role == "baseline" and batch_size else INCONCLUSIVE
+    assert verdict(measured, gate("latencyP95", max="1s", batch_size=batch_size)) is expected

@@ -131,6 +131,12 @@ def test_with_the_needed_samples_the_same_shares_decide(cells: tuple[int, ...], 
     assert low > -margin or high < -margin
 
 
+def test_a_gain_promises_nothing() -> None:
+    lucky = samples_to_decide_difference(PairedCounts(19, 1, 0, 0), 0.04, 0.95)
+    assert lucky is not None
+    assert lucky >= (z_score(0.95) + z_score(0.9)) ** 2 * 0.05 / 0.04**2
+
+
 def test_a_difference_at_the_margin_is_never_decided() -> None:
     assert samples_to_decide_difference(PairedCounts(950, 0, 20, 30), 0.02, 0.95) is None
     assert samples_to_decide_difference(PairedCounts(95000, 0, 2001, 2999), 0.02, 0.95) is None
