@@ -16,7 +16,7 @@ from plimsoll_operator.audit import Audit, Watched
 from plimsoll_operator.clock import Clock, system_clock
 from plimsoll_operator.cluster.client import Cluster
 from plimsoll_operator.cluster.errors import ClusterError
-from plimsoll_operator.cluster.resources import BATCH_JOBS, MODEL_RELEASES, OWN_KINDS, PODS
+from plimsoll_operator.cluster.resources import BATCH_JOBS, MODEL_RELEASES, OWN_KINDS, PODS, Resource
 from plimsoll_operator.cluster.watch import Watch
 from plimsoll_operator.handlers import kopf_settings, register
 from plimsoll_operator.health import Health
@@ -147,9 +147,12 @@ class Operator:
         ]
 
     def _audit(self, namespaces: Sequence[str | None]) -> Audit:
-        watched = [Watched(resource, "", partial(self._mirror.version_of, resource)) for resource in OWN_KINDS]
-        jobs = Watched(BATCH_JOBS, SELECTOR, partial(self._mirror.version_of, BATCH_JOBS))
-        return Audit(self._cluster, namespaces, [*watched, jobs])
+        def watched(resource: Resource, selector: str = "") -> Watched:
+            heard = partial(self._intake.heard.__getitem__, resource.kind)
+            return Watched(resource, selector, partial(self._mirror.version_of, resource), heard)
+
+        kinds = [watched(resource) for resource in OWN_KINDS]
+        return Audit(self._cluster, namespaces, [*kinds, watched(BATCH_JOBS, SELECTOR)])
 
     async def _worker(self, number: int) -> None:
         while True:

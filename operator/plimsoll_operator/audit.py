@@ -1,14 +1,15 @@
 """The audit of the watches: what the API server has, compared with what the watches told.
 
-A watch can stop silently. The operator is alive only if every change that the API server already knew of one audit ago
-has come through by now. It is a round trip through the watches themselves, without an object made for it.
+A watch can stop silently. It is dead when a change that the API server knew of at the last audit has still not come
+through and nothing else of that kind has either; a watch that does tell, but lags, is given longer. It is a round trip
+through the watches themselves, without an object made for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from plimsoll_operator.cluster.client import METADATA_ONLY, Cluster
@@ -18,6 +19,8 @@ from plimsoll_operator.cluster.resources import Resource, version_number
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 20.0
+#: Audits that a change may be late while the watch tells of others: it is behind, as with thousands of new objects.
+PATIENCE = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,17 @@ class Watched:
     selector: str
     told: Callable[[str, str], int | None]
     """The newest resource version that the watch told of an object; None when it told of none."""
+    heard: Callable[[], int]
+    """How often the watch told of anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A change that has not come through the watch yet."""
+
+    version: int
+    audits: int
+    heard: int
 
 
 class Audit:
@@ -37,10 +51,10 @@ class Audit:
         self._cluster = cluster
         self._namespaces = namespaces
         self._watched = watched
-        self._late: dict[tuple[str, str, str], int] = {}
+        self._late: dict[tuple[str, str, str], _Late] = {}
 
     async def run(self) -> None:
-        """Return when a change has not come through a watch from one audit to the next."""
+        """Return when a watch is found dead."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
@@ -53,23 +67,28 @@ class Audit:
                 return
 
     async def look(self) -> list[str]:
-        """Return the objects whose change was late at the last look and has still not come."""
-        late: dict[tuple[str, str, str], int] = {}
+        """Return the objects whose change must be taken for lost."""
+        late: dict[tuple[str, str, str], _Late] = {}
+        lost: list[str] = []
         for watched in self._watched:
-            query = {"labelSelector": watched.selector} if watched.selector else {}
-            for namespace in self._namespaces:
-                pages = self._cluster.pages(watched.resource, namespace, query=query, accept=METADATA_ONLY)
-                async for page in pages:
-                    for item in page["items"] or []:
-                        home, name = item["metadata"]["namespace"], item["metadata"]["name"]
-                        version = version_number(item)
-                        if (watched.told(home, name) or 0) < version:
-                            late[(watched.resource.kind, home, name)] = version
-        lost = [key for key, version in self._late.items() if key in late and self._unseen(key, version)]
+            heard = watched.heard()
+            async for namespace, name, version in self._versions(watched):
+                if (watched.told(namespace, name) or 0) >= version:
+                    continue
+                key = (watched.resource.kind, namespace, name)
+                before = self._late.get(key)
+                # A newer change of an object that was late already is late since then.
+                late[key] = _Late(version, before.audits + 1 if before else 1, heard)
+                silent = before is not None and heard == before.heard
+                if silent or late[key].audits > PATIENCE:
+                    lost.append("/".join(key))
         self._late = late
-        return ["/".join(key) for key in lost]
+        return lost
 
-    def _unseen(self, key: tuple[str, str, str], version: int) -> bool:
-        kind, namespace, name = key
-        watched = next(entry for entry in self._watched if entry.resource.kind == kind)
-        return (watched.told(namespace, name) or 0) < version
+    async def _versions(self, watched: Watched) -> AsyncIterator[tuple[str, str, int]]:
+        query = {"labelSelector": watched.selector} if watched.selector else {}
+        for namespace in self._namespaces:
+            pages = self._cluster.pages(watched.resource, namespace, query=query, accept=METADATA_ONLY)
+            async for page in pages:
+                for item in page["items"] or []:
+                    yield item["metadata"]["namespace"], item["metadata"]["name"], version_number(item)

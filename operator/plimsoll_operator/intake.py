@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from operator import attrgetter
 
 from plimsoll_api import names
 from plimsoll_operator.cluster.resources import (
+    BATCH_JOBS,
     COMPRESSION_JOBS,
     MODEL_RELEASES,
     MODEL_REVISIONS,
@@ -28,9 +30,12 @@ class Intake:
     def __init__(self, mirror: Mirror, queue: WorkQueue) -> None:
         self._mirror = mirror
         self._queue = queue
+        self.heard: Counter[str] = Counter()
+        """How often the watch of each kind told of anything."""
 
     def own(self, resource: Resource, event: str | None, obj: Json) -> None:
         """Take in an event of one of our kinds."""
+        self.heard[resource.kind] += 1
         metadata = obj["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         known = self._mirror.get(resource, namespace, name)
@@ -56,6 +61,7 @@ class Intake:
 
     def batch_job_gone(self, namespace: str, name: str, uid: str | None) -> None:
         """Take in that a batch Job is gone."""
+        self.heard[BATCH_JOBS.kind] += 1
         view = self._mirror.remove_batch_job(namespace, name, uid)
         if view:
             self._add_owner(view)

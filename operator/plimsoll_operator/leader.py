@@ -13,7 +13,9 @@ from plimsoll_operator.cluster.resources import LEASES, Json
 
 logger = logging.getLogger(__name__)
 
-DURATION_SECONDS = 15
+DURATION_SECONDS = 30
+#: The lease is given up this long before others may take it: by then whatever is on its way has ended.
+MARGIN_SECONDS = 10.0
 RENEW_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 
@@ -51,14 +53,14 @@ class Lease:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                async with asyncio.timeout(DURATION_SECONDS - RENEW_SECONDS):
+                async with asyncio.timeout(DURATION_SECONDS - MARGIN_SECONDS):
                     if not await self._try():
                         logger.error("another operator took the lease")
                         return
                 renewed = loop.time()
             except (ClusterError, TimeoutError) as error:
                 logger.warning("the lease was not renewed: %s", error or "timeout")
-            if loop.time() - renewed > DURATION_SECONDS - RENEW_SECONDS:
+            if loop.time() - renewed > DURATION_SECONDS - MARGIN_SECONDS:
                 logger.error("the lease could not be renewed in time")
                 return
 

@@ -14,6 +14,8 @@ from plimsoll_operator.views import BatchJobView, PodView
 
 #: A pod that cannot start for a reason that waiting does not mend is given this long, then its job fails.
 START_GRACE = timedelta(seconds=60)
+#: What keeps a pod from starting is told after this long: most of it passes by itself.
+SETTLING = timedelta(seconds=10)
 HOPELESS_REASONS = frozenset(
     {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull", "RunContainerError"}
 )
@@ -126,6 +128,8 @@ def _why_waiting(job: BatchJobView, pods: Sequence[PodView], now: datetime) -> P
     if pod is None or pod.waiting is None:
         return None
     reason, message = pod.waiting
-    since = pod.created or job.created or now
-    hopeless = reason in HOPELESS_REASONS and now - since >= START_GRACE
+    age = now - (pod.created or job.created or now)
+    if age < SETTLING:
+        return None
+    hopeless = reason in HOPELESS_REASONS and age >= START_GRACE
     return Problem(reason, f"pod {pod.name}: {reason}: {message}"[:MAX_WORDS], hopeless=hopeless)

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.stories import compressed, went_wrong
 from tests.operator.worlds import NOW, UID
 
-from plimsoll_operator.stage import START_GRACE, StageState, read_stage
+from plimsoll_operator.stage import SETTLING, START_GRACE, StageState, read_stage
 from plimsoll_operator.views import BatchJobView, PodView, batch_job_view, pod_view
 
 JOB = BatchJobView(
@@ -100,6 +100,12 @@ def test_only_what_waiting_cannot_mend_is_hopeless_after_a_grace(reason: str, ag
     assert problem is not None
     assert problem.hopeless is hopeless
     assert "why" in problem.message
+
+
+def test_what_may_pass_by_itself_is_not_told_at_once() -> None:
+    pod = replace(POD, phase="Pending", waiting=("Unschedulable", "no node yet"))
+    assert read_stage("one-compress", JOB, (pod,), UID, NOW + SETTLING / 2).problem is None
+    assert read_stage("one-compress", JOB, (pod,), UID, NOW + SETTLING).problem is not None
 
 
 def pod_object(**status: Any) -> dict[str, Any]:

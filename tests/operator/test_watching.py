@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from plimsoll_operator import leader
-from plimsoll_operator.audit import Audit, Watched
+from plimsoll_operator.audit import PATIENCE, Audit, Watched
 from plimsoll_operator.cluster import watch as watching
 from plimsoll_operator.cluster.errors import (
     AlreadyExistsError,
@@ -113,16 +113,35 @@ async def test_a_broken_watch_goes_on_where_it_was(monkeypatch: pytest.MonkeyPat
     assert (server.watched_from, server.lists) == (["50", "77"], 1)
 
 
-async def test_the_audit_finds_a_change_that_stays_away_but_not_one_that_comes_late() -> None:
-    server = Server()
-    seen = {"a": 1, "b": 2}
-    audit = Audit(server, [None], [Watched(BATCH_JOBS, "", lambda _, name: seen.get(name))])  # type: ignore[arg-type]
-    server.items = [item("a", 1), item("b", 2)]
-    assert await audit.look() == []
-    server.items = [item("a", 7), item("b", 8), item("c", 9)]
-    assert await audit.look() == []
-    seen |= {"a": 7, "c": 9}
-    assert await audit.look() == ["Job/ns/b"]
+class Audited:
+    """An audit of one kind, of which the watch told `seen` in `heard` events."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self.seen = {"a": 1, "b": 2}
+        self.heard = 2
+        told = Watched(BATCH_JOBS, "", lambda _, name: self.seen.get(name), lambda: self.heard)
+        self.audit = Audit(self.server, [None], [told])  # type: ignore[arg-type]
+        self.server.items = [item("a", 1), item("b", 2)]
+
+
+async def test_the_audit_finds_a_watch_that_is_silent_though_something_changed() -> None:
+    watch = Audited()
+    assert await watch.audit.look() == []
+    watch.server.items = [item("a", 1), item("b", 8)]
+    assert await watch.audit.look() == []
+    assert await watch.audit.look() == ["Job/ns/b"]
+
+
+async def test_the_audit_lets_a_watch_catch_up_but_not_for_ever() -> None:
+    watch = Audited()
+    watch.server.items = [item("a", 7), item("b", 8)]
+    for _ in range(PATIENCE):
+        assert await watch.audit.look() == []
+        watch.heard += 1
+    assert await watch.audit.look() == ["Job/ns/a", "Job/ns/b"]
+    watch.seen = {"a": 7, "b": 8}
+    assert await watch.audit.look() == []
 
 
 def lease(server: Server, identity: str) -> leader.Lease:
