@@ -155,6 +155,12 @@ def test_the_operator_knows_every_variable_that_the_chart_sets() -> None:
     assert settings.namespaces == ("vision",)
     assert settings.job_image == "docker.io/plimsoll/job:dev"
     assert settings.lease_name == "demo-plimsoll"
+    usual = Settings()
+    assert (settings.workers, settings.log_format, settings.log_level) == (
+        usual.workers,
+        usual.log_format,
+        usual.log_level,
+    )
 
 
 def test_revisions_are_not_for_people_to_write() -> None:
