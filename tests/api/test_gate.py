@@ -567,3 +567,9 @@ def test_without_one_model_a_latency_is_inconclusive(role: str, batch_size: int 
     measured = report(**{role: None})
     expected = PASS if role == "baseline" and batch_size else INCONCLUSIVE
     assert verdict(measured, gate("latencyP95", max="1s", batch_size=batch_size)) is expected
+
+
+def test_an_impossible_interval_is_said_with_its_figures() -> None:
+    measured = report(ratios=[ratio(Metric.LATENCY_P95, 1, 0.5, 0.9, 0.4)])
+    message = check(measured, gate("latencyP95", max_ratio="1", batch_size=1)).message
+    assert "is 0.5 within 0.9 and 0.4 after 40 rounds, which cannot be" in message
