@@ -58,7 +58,6 @@ class Operator:
         runner = await serve(self._metrics, self._health, {self._settings.metrics_port, self._settings.health_port})
         stop = asyncio.create_task(stopped.wait(), name="stop")
         try:
-            self._health.ready = True
             if not await self._lead(stop):
                 return 0
             return await self._work(stop)
@@ -73,6 +72,8 @@ class Operator:
         """Wait for the lease; say whether it was had before the stop."""
         if self._settings.leader_election:
             acquire = asyncio.create_task(self._lease.acquire(), name="acquire")
+            # One that waits for its turn is ready too: a rollout needs the new pod ready before the old one goes.
+            self._health.reached = self._lease.answered.is_set
             await asyncio.wait({acquire, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not acquire.done():
                 await _cancel([acquire])
@@ -85,19 +86,20 @@ class Operator:
         namespaces: Sequence[str | None] = self._settings.namespaces or (None,)
         watches = [watch for namespace in namespaces for watch in self._watches(namespace)]
         tasks = [asyncio.create_task(watch.run(), name="watch") for watch in watches]
+        if self._settings.leader_election:
+            tasks.append(asyncio.create_task(self._lease.hold(), name="lease"))
         kopf_stop = asyncio.Event()
         try:
             # Batch Jobs and pods come first: a job is not looked at before its children can be seen.
             listed = asyncio.create_task(_all_listed(watches), name="listed")
             await asyncio.wait({listed, stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             await _cancel([listed])
+            self._health.reached = lambda: True
             tasks += [
                 asyncio.create_task(self._worker(number), name=f"worker {number}")
                 for number in range(self._settings.workers)
             ]
             tasks.append(asyncio.create_task(self._audit(namespaces).run(), name="audit"))
-            if self._settings.leader_election:
-                tasks.append(asyncio.create_task(self._lease.hold(), name="lease"))
             watching = asyncio.create_task(self._kopf(kopf_stop), name="kopf")
             tasks.append(watching)
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 STUCK_SECONDS = 300.0
@@ -12,8 +13,8 @@ STUCK_SECONDS = 300.0
 class Health:
     """What liveness and readiness are answered from."""
 
-    ready: bool = False
-    """The API server answers: this operator leads, or waits for its turn to."""
+    reached: Callable[[], bool] = lambda: False
+    """Whether the API server has answered: this operator works, or waits for its turn to."""
     lost: str | None = None
     """Why the operator has to be started anew."""
     _begun: dict[int, tuple[str, float]] = field(default_factory=dict)
@@ -42,4 +43,4 @@ class Health:
 
     def unready(self) -> str | None:
         """Say why the operator is not ready, if it is not."""
-        return None if self.ready else "the API server has not answered yet"
+        return None if self.reached() else "the API server has not answered yet"

@@ -34,6 +34,8 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._seen: tuple[str, float] = ("", 0.0)
+        self.answered = asyncio.Event()
+        """The API server has answered, whoever holds the Lease."""
 
     async def acquire(self) -> None:
         """Return once this operator holds the Lease."""
@@ -77,7 +79,9 @@ class Lease:
         try:
             found = await self._cluster.get(LEASES, self._namespace, self._name)
         except NotFoundError:
+            self.answered.set()
             return await self._create()
+        self.answered.set()
         spec = found.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         if holder not in ("", self._identity) and not self._stale(found):

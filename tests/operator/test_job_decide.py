@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.operator.worlds import (
     orders,
     reading,
     release,
+    report,
     revision,
     snapshot,
     stage,
@@ -217,6 +219,26 @@ def test_a_report_on_other_artifacts_is_not_judged() -> None:
     other = seen.status.model_copy(update={"artifact": CANDIDATE.model_copy(update={"digest": PLAN})})
     decision = decide(order(), JobSnapshot(**{**fields(seen), "status": other}), NOW)
     assert conditions(decision)["Failed"] == ("True", "ReportUnreadable")
+
+
+def test_a_report_that_names_no_artifact_never_passes() -> None:
+    passing = [{"metric": "latencyP50", "maxRatio": "1.0"}]
+    unnamed = report().model_copy(update={"candidate": None})
+    seen = advanced(
+        evaluating(), decide(order(), evaluating(), NOW), evaluate=evaluated_stage(), report=ReportReading(unnamed)
+    )
+    assert conditions(decide(order(gates=passing), seen, NOW))["Failed"][0] == "True"
+
+
+@pytest.mark.parametrize("uri", ["pvc://secrets/x", "pvc://models/other", "pvc://models/out/../x", "s3://b/x"])
+def test_a_pod_cannot_have_another_path_mounted(uri: str) -> None:
+    made = compressed_stage()
+    assert made.summary is not None
+    stray = made.summary.model_copy(update={"candidate": CANDIDATE.model_copy(update={"uri": uri})})
+    seen = advanced(started(), decide(order(), started(), NOW), compress=replace(made, summary=stray))
+    assert conditions(decide(order(), seen, NOW))["Failed"] == ("True", "StageFailed")
+    reported = advanced(evaluating(), decide(order(), evaluating(), NOW), evaluate=evaluated_stage(report_uri=uri))
+    assert conditions(decide(order(), reported, NOW))["Failed"] == ("True", "ReportUnreadable")
 
 
 def fields(seen: JobSnapshot) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from plimsoll_api import names
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import canonical_json
@@ -35,6 +37,17 @@ def leaked_evaluation_data(spec: CompressionJobSpec) -> str | None:
     evaluation = ClaimPath.parse(spec.data.evaluation.uri)
     for uri in [*_compress_reads(spec), spec.output.uri]:
         if ClaimPath.parse(uri).holds(evaluation):
+            return uri
+    return None
+
+
+def outside_of(store: str, uris: Iterable[str]) -> str | None:
+    """Return the first URI that is not in the store: a pod's word must not have other claims mounted."""
+    for uri in uris:
+        try:
+            if not ClaimPath.parse(store).holds(ClaimPath.parse(uri)):
+                return uri
+        except ValueError:
             return uri
     return None
 

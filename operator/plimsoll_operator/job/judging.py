@@ -28,11 +28,10 @@ def decide_verdict(order: Order, snapshot: JobSnapshot, now: datetime, report: R
     """Judge the report by the spec's gates; a pass goes on to the release, all else ends the job."""
     seconds = snapshot.evaluate.seconds
     measured = ((names.STAGE_EVALUATE, seconds),) if seconds is not None else ()
-    stranger = _stranger(snapshot, report)
-    if stranger:
-        decision = tell.failed(snapshot, now, Reason.REPORT_UNREADABLE, stranger)
-        return replace(decision, measured=measured)
     judgement = gate.judge(report, order.spec.gates)
+    stranger = _stranger(snapshot, report, judgement.verdict)
+    if stranger:
+        return replace(tell.failed(snapshot, now, Reason.REPORT_UNREADABLE, stranger), measured=measured)
     facts = {
         "verdict": judgement.verdict,
         "checks": judgement.checks,
@@ -50,13 +49,15 @@ def decide_verdict(order: Order, snapshot: JobSnapshot, now: datetime, report: R
     return replace(decision, measured=measured, verdict=judgement.verdict.value)
 
 
-def _stranger(snapshot: JobSnapshot, report: Report) -> str | None:
-    """Say what is wrong when the report is about other artifacts than those that compress made."""
+def _stranger(snapshot: JobSnapshot, report: Report, verdict: Verdict) -> str | None:
+    """Say what is wrong when the report is about other artifacts than those that compress made, or passes unnamed."""
     for name, wanted, measured in (
         ("baseline", snapshot.status.baseline, report.baseline),
         ("candidate", snapshot.status.artifact, report.candidate),
     ):
-        if wanted and measured and wanted.digest != measured.artifact.digest:
+        if measured is None and verdict is Verdict.PASS:
+            return f"the report does not say which {name} it is about"
+        if measured is not None and wanted is not None and wanted.digest != measured.artifact.digest:
             return f"the report's {name} is {measured.artifact.digest}, not {wanted.digest} that was to be measured"
     return None
 

@@ -136,6 +136,9 @@ def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
         return _carry_on(snapshot, now, stage, names.STAGE_EVALUATE)
     if status.baseline is None or status.artifact is None:
         return tell.failed(snapshot, now, Reason.STAGE_FAILED, "compress ended well but names no artifacts")
+    stray = build.outside_of(order.spec.output.uri, [status.baseline.uri, status.artifact.uri])
+    if stray:
+        return tell.failed(snapshot, now, Reason.STAGE_FAILED, f"compress names {stray}, outside of spec.output.uri")
     manifest = build.evaluate_job(
         snapshot.owner, order.spec, evaluation_image(order), baseline=status.baseline, candidate=status.artifact
     )
@@ -155,6 +158,11 @@ def _judge(order: Order, snapshot: JobSnapshot, now: datetime, summary: Summary)
     """Judge the report; where it cannot be read, have it printed again."""
     if summary.report_uri is None or summary.report_digest is None:
         return tell.failed(snapshot, now, Reason.REPORT_UNREADABLE, "evaluate ended well but names no report")
+    stray = build.outside_of(order.spec.output.uri, [summary.report_uri])
+    if stray:
+        return tell.failed(
+            snapshot, now, Reason.REPORT_UNREADABLE, f"evaluate names {stray}, outside of spec.output.uri"
+        )
     ref = ReportRef(uri=summary.report_uri, digest=summary.report_digest)
     reading = snapshot.report
     if reading is not None and reading.report is not None:

@@ -13,6 +13,7 @@ from plimsoll_api.status import ReportRef
 from plimsoll_operator.actions import Create, Delete
 from plimsoll_operator.clock import format_time
 from plimsoll_operator.cluster.resources import BATCH_JOBS
+from plimsoll_operator.job.build import outside_of
 from plimsoll_operator.release import build
 from plimsoll_operator.release.outcome import MAX_MESSAGE, Course, Outcome
 from plimsoll_operator.release.regression import judge
@@ -83,6 +84,9 @@ def _read(
     """Judge the report; where it cannot be read, have it printed again."""
     if summary.report_uri is None or summary.report_digest is None:
         return course.error("the evaluation ended well but names no report")
+    stray = outside_of(measured.spec.output.uri, [summary.report_uri])
+    if stray:
+        return course.error(f"the evaluation names {stray}, outside of the revision's store")
     ref = ReportRef(uri=summary.report_uri, digest=summary.report_digest)
     snapshot = course.snapshot
     reading, printed = snapshot.report, snapshot.print_report

@@ -31,9 +31,10 @@ def judge(
     gates: Sequence[Gate],
 ) -> Outcome:
     """Judge the report by the gates and end the re-evaluation with what follows."""
-    if report.candidate and report.candidate.artifact.digest != measured.digest:
-        return course.error(f"the report is about {report.candidate.artifact.digest}, not {measured.digest}")
     judgement = gate.judge(report, gates)
+    about = report.candidate.artifact.digest if report.candidate else None
+    if about != measured.digest and (about or judgement.verdict is not Verdict.INCONCLUSIVE):
+        return course.error(f"the report is about {about or 'an unnamed artifact'}, not {measured.digest}")
     if judgement.verdict is Verdict.FAIL:
         outcome = _regressed(course, spec, measured, report, why=judgement.message)
     elif judgement.verdict is Verdict.PASS:
