@@ -17,8 +17,9 @@ from aiohttp import web
 from tests.cluster import Cluster
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
+CarryOn = Callable[[], Awaitable[web.StreamResponse]]
 #: Asked for each request, with what carries it on; answers in its place, or raises Dropped.
-Fault = Callable[[web.Request, Callable[[], Awaitable[web.StreamResponse]]], Awaitable[web.StreamResponse]]
+Fault = Callable[[web.Request, CarryOn], Awaitable[web.StreamResponse]]
 
 
 class Dropped(Exception):  # noqa: N818 - it is what the fault does, not what went wrong here

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.integration.fault_proxy import Dropped, FaultProxy, is_write
+from tests.integration.fault_proxy import CarryOn, Dropped, FaultProxy, is_write
 from tests.integration.operator_run import OperatorRun, Space
 from tests.integration.puppet import Act, Puppet, wait_for
 from tests.integration.stories import (
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.apiserver
 
 #: What differs though the same is meant: times, and the versions that a change is based on.
 VARYING = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\"resourceVersion\":\"\d+\"")
-CarryOn = Callable[[], Awaitable[web.StreamResponse]]
 
 
 #: A start takes seconds, and one run has up to twenty.
