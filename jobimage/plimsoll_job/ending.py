@@ -11,9 +11,13 @@ from types import FrameType
 
 from plimsoll_api.names import TERMINATION_FILE
 from plimsoll_api.report import EXIT_DONE, EXIT_TRY_AGAIN, MAX_SUMMARY_BYTES, Outcome, Summary
-from plimsoll_job.errors import PlimsollError, StoppedError
+from plimsoll_job.errors import PlimsollError
 
 MAX_MESSAGE_BYTES = 1_400
+
+
+class StopSignal(BaseException):
+    """The pod was told to stop. No error, so that no handler of errors takes it for the request's fault."""
 
 
 def run_to_end(work: Callable[[], Summary], termination_file: Path | None) -> int:
@@ -23,6 +27,9 @@ def run_to_end(work: Callable[[], Summary], termination_file: Path | None) -> in
         summary, code = work(), EXIT_DONE
     except PlimsollError as error:
         summary, code = summary_of(error.outcome, error.reason, error.message), error.exit_code
+    except StopSignal:
+        message = "stopped by SIGTERM; finished steps are kept, and the next pod goes on from them"
+        summary, code = summary_of(Outcome.TRY_AGAIN, "Stopped", message), EXIT_TRY_AGAIN
     # Whatever was not foreseen is ours, not the request's: its trace goes to the log, and the pod is tried again.
     except Exception as error:
         traceback.print_exc()
@@ -51,4 +58,5 @@ def _write(summary: Summary, termination_file: Path | None) -> None:
 
 
 def _stop(_: int, __: FrameType | None) -> None:
-    raise StoppedError
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StopSignal

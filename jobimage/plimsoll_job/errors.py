@@ -3,7 +3,6 @@
 PlimsollError
 ├── UserError          the request must change; trying again cannot help (exit code 64)
 └── TransientError     waiting may help; the same request is tried again (exit code 75)
-    └── StoppedError        the pod was told to stop; finished steps are kept
 """
 
 from __future__ import annotations
@@ -41,12 +40,3 @@ class TransientError(PlimsollError):
 
     def __init__(self, message: str, *, reason: str = "TryAgain") -> None:
         super().__init__(message, reason=reason)
-
-
-class StoppedError(TransientError):
-    """The pod was told to stop."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "stopped by SIGTERM; finished steps are kept and the next pod goes on from them", reason="Stopped"
-        )

@@ -13,7 +13,7 @@ from tests.jobimage.claims import DISTILL, INT8, PRUNE, Claims, end, run, start
 
 from plimsoll_api.model import digest_of
 from plimsoll_api.names import REQUEST_VARIABLE
-from plimsoll_api.report import MAX_SUMMARY_BYTES, REPORT_MARK, Outcome, Report
+from plimsoll_api.report import MAX_SUMMARY_BYTES, REPORT_MARK, Outcome, Report, Summary
 from plimsoll_job.ending import run_to_end, summary_of
 from plimsoll_job.errors import TransientError, UserError
 
@@ -132,6 +132,23 @@ def test_exit_codes_say_who_must_act(tmp_path: Path, error: Exception, code: int
     text = (tmp_path / "end").read_text()
     assert f'"outcome":"{outcome}"' in text
     assert f'"reason":"{reason}"' in text
+
+
+def test_a_stop_is_never_taken_for_an_error_of_the_request(tmp_path: Path) -> None:
+    def work() -> Summary:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except Exception as error:
+            raise UserError(f"the factory failed: {error}") from error
+        raise AssertionError("the signal did not arrive")
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_to_end(work, tmp_path / "end") == 75
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert '"reason":"Stopped"' in (tmp_path / "end").read_text()
 
 
 def test_long_messages_fit_a_termination_message() -> None:
