@@ -32,6 +32,7 @@ def wait_for_step(claims: Claims, name: str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed(
     claims: Claims, wine_source: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed(
     assert printed.stdout == f"{REPORT_MARK} {content}\n"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_pod_promptly_as_something_to_try_again(claims: Claims) -> None:
     pod = start(claims, "compress", claims.plan(LONG))
     wait_for_step(claims, "step-00")
