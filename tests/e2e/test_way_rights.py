@@ -20,6 +20,7 @@ ACCOUNT = f"system:serviceaccount:{SYSTEM}:{HELM_RELEASE}"
 OCCASIONAL: dict[Right, str] = {
     ("plimsoll.dev", "compressionjobs", "delete"): "ttlSecondsAfterFinished",
     ("plimsoll.dev", "compressionjobs", "get"): "a write that someone else's write had overtaken",
+    ("coordination.k8s.io", "leases", "create"): "a namespace that has had no operator yet",
     ("", "events", "list"): "a batch Job that gets no pod",
 }
 
