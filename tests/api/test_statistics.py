@@ -131,6 +131,20 @@ def test_with_the_needed_samples_the_same_shares_decide(cells: tuple[int, ...], 
     assert low > -margin or high < -margin
 
 
+def test_the_planned_samples_are_those_of_the_observed_loss() -> None:
+    """(1.6449 + 1.2816)² x (0.05 - 0.01²) / (0.02 - 0.01)²."""
+    assert samples_to_decide_difference(PairedCounts(900, 20, 30, 50), 0.02, 0.95) == 4274
+
+
+def test_the_planned_samples_of_a_share() -> None:
+    """(1.6449 + 1.2816)² x 0.94 x 0.06 / 0.04²."""
+    assert samples_to_decide_share(94, 100, 0.9, 0.95) == 302
+
+
+def test_identical_answers_need_what_the_interval_needs() -> None:
+    assert samples_to_decide_difference(PairedCounts(98, 0, 0, 2), 0.02, 0.95) == 152
+
+
 def test_a_gain_promises_nothing() -> None:
     lucky = samples_to_decide_difference(PairedCounts(19, 1, 0, 0), 0.04, 0.95)
     assert lucky is not None
