@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,19 +81,21 @@ def test_a_quarter_of_all_requests_fail_and_every_job_ends_once(
 def test_a_watch_that_swallows_events_is_found_and_the_operator_starts_anew(
     space: Space, proxy: FaultProxy, tmp_path: Path
 ) -> None:
+    watched = threading.Event()
+
     async def deaf(request: web.Request, carry_on: CarryOn) -> web.StreamResponse:
         if "watch" not in request.query or "compressionjobs" not in request.path:
             return await carry_on()
         silence = web.StreamResponse(headers={"Content-Type": "application/json"})
         await silence.prepare(request)
+        watched.set()
         await asyncio.sleep(600)
         return silence
 
     run = OperatorRun(proxy.kubeconfig, space.name, tmp_path / "operator.log")
     with run:
         proxy.fault = deaf
-        wait_for(lambda: "holding the lease" in run.log.read_text(), 60)
-        wait_for(lambda: "plimsoll_leader 1.0" in run.get("/metrics"), 60)
+        assert watched.wait(120)
         space.create(compression_job("unheard"))
         wait_for(lambda: run.process.poll() is not None, 150, "the operator did not find its watch dead")
         assert run.process.returncode == 1

@@ -8,14 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.integration.stories import digest, good_report
 from tests.operator.worlds import IMAGE, NOW, RELEASE_UID, revision
 
 from plimsoll_api import names
 from plimsoll_api.plan import EvaluationRequest
-from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus
+from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus, ReevaluationStatus
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_operator.actions import Create, Delete, Patch
 from plimsoll_operator.release.decide import decide
@@ -24,14 +24,15 @@ from plimsoll_operator.release.snapshot import ConfigView, ReleaseSnapshot
 from plimsoll_operator.reports import ReportReading
 from plimsoll_operator.stage import Problem, Stage, StageState
 
+OFTEN = st.sampled_from([True, True, False])
 LOST = {"Pass": 3, "Inconclusive": 36, "Fail": 400}
 
 
 class ReleaseHistory(RuleBasedStateMachine):
     """A release in a cluster of dictionaries; between any two events the operator may look, or not."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(names=st.lists(st.sampled_from("abcd"), max_size=3))
+    def begin(self, names: list[str]) -> None:
         self.spec = ModelReleaseSpec()
         self.status = ModelReleaseStatus()
         self.annotation: str | None = None
@@ -46,6 +47,10 @@ class ReleaseHistory(RuleBasedStateMachine):
         self.judged: list[str] = []
         self.clock = NOW
         self.highest = 0
+        self.said = ""
+        for name in names:
+            self.release_a_proved_candidate(name)
+        self.settle()
 
     def snapshot(self) -> ReleaseSnapshot:
         running = self.status.reevaluation
@@ -69,13 +74,22 @@ class ReleaseHistory(RuleBasedStateMachine):
         )
 
     @rule(crash=st.integers(0, 4))
-    def look(self, crash: int) -> None:
-        """Decide and perform, but crash after so many writes (4: not at all)."""
+    def look_and_crash(self, crash: int) -> None:
+        """Decide and perform, but crash after so many writes."""
+        self.look(crash)
+
+    @rule()
+    def settle(self) -> None:
+        """Leave the operator in peace for a while."""
+        for _ in range(4):
+            self.look()
+
+    def look(self, crash: int | None = None) -> None:
         self.clock += timedelta(seconds=1)
         before = self.status
         decision = decide(self.spec, self.snapshot(), IMAGE, self.clock)
         writes: list[Any] = [*decision.actions, "status", *decision.afterwards]
-        for write in writes if crash == 4 else writes[:crash]:
+        for write in writes[:crash]:
             self.write(write, decision.status)
         self.check_move(before)
 
@@ -100,9 +114,11 @@ class ReleaseHistory(RuleBasedStateMachine):
     def check_move(self, before: ModelReleaseStatus) -> None:
         """The pointer goes down only by a rollback to verified bytes, a pin, or because what served is gone."""
         old, new = before.current_revision, self.status.current_revision
+        rejected = {item.digest for item in self.status.rejected}
         if self.status.rollbacks > before.rollbacks:
             assert self.status.rollbacks == before.rollbacks + 1
             assert self.spec.pinned_revision is None
+            assert self.said == "Fail"
             assert new is not None
             assert self.reading is not None
             assert self.reading.report is not None
@@ -112,12 +128,39 @@ class ReleaseHistory(RuleBasedStateMachine):
             assert fallback.digest == self.revisions[new].digest
         ended = self.status.reevaluation
         if ended and ended.completion_time and ended != before.reevaluation:
-            assert ended.request_digest not in self.judged
-            self.judged.append(ended.request_digest)
+            self.check_end(before, ended)
         if new is not None and old is not None and new < old and old in self.revisions:
-            pinned = self.spec.pinned_revision is not None
-            unpinned = self.revisions[old].digest in {item.digest for item in self.status.rejected}
-            assert pinned or unpinned
+            assert self.spec.pinned_revision is not None or self.revisions[old].digest in rejected
+
+    def check_end(self, before: ModelReleaseStatus, ended: ReevaluationStatus) -> None:
+        """A wish is judged once, as its pod measured; only a failure rejects, and a failure does."""
+        assert ended.request_digest not in self.judged
+        self.judged.append(ended.request_digest)
+        grown = len(self.status.rejected) - len(before.rejected)
+        if ended.verdict != "Fail":
+            assert ended.verdict in (None, self.said)
+            assert grown == 0
+            return
+        assert self.said == "Fail"
+        measured = self.revisions[ended.revision].digest
+        kept = ended.reason == "FallbackDamaged"
+        assert (measured in {item.digest for item in self.status.rejected}) is not kept
+        event("rolled back" if ended.reason == "RolledBack" else f"failed: {ended.reason}")
+        if kept:
+            assert self.spec.pinned_revision is None
+            assert before.current_revision == ended.revision
+            assert self.reading is not None
+            assert self.reading.report is not None
+            fallback = self.reading.report.fallback
+            others = [revision for number, revision in self.revisions.items() if revision.digest != measured]
+            assert others
+            whole = fallback is not None and fallback.intact
+            newest = max((item for item in others if item.digest not in self.no_good(before)), key=lambda x: x.number)
+            assert not whole or (fallback is not None and fallback.digest != newest.digest)
+
+    @staticmethod
+    def no_good(status: ModelReleaseStatus) -> set[str]:
+        return {item.digest for item in status.rejected}
 
     @rule(name=st.sampled_from("abcd"))
     def release_a_proved_candidate(self, name: str) -> None:
@@ -135,13 +178,13 @@ class ReleaseHistory(RuleBasedStateMachine):
     @rule(data=st.data())
     def pin(self, data: st.DataObject) -> None:
         """A person pins something, perhaps something that is not there, or unpins."""
-        choice = data.draw(st.sampled_from([None, *self.revisions, 99]))
+        choice = data.draw(st.sampled_from([None, None, None, *self.revisions, 99]))
         self.spec = self.spec.model_copy(update={"pinned_revision": choice})
 
-    @rule(data=st.data())
-    def delete_a_revision(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), really=st.sampled_from([False, False, True]))
+    def delete_a_revision(self, data: st.DataObject, really: bool) -> None:
         """A person deletes a revision."""
-        if self.revisions:
+        if self.revisions and really:
             del self.revisions[data.draw(st.sampled_from(sorted(self.revisions)))]
 
     @rule()
@@ -150,19 +193,32 @@ class ReleaseHistory(RuleBasedStateMachine):
         self.wishes += 1
         self.annotation = f"wish-{self.wishes}"
 
-    @rule(verdict=st.sampled_from([*LOST, "Error"]), intact=st.booleans())
+    @rule(verdict=st.sampled_from(["Fail", "Fail", "Pass", "Inconclusive", "Error"]), intact=OFTEN)
+    def wish_and_finish(self, verdict: str, intact: bool) -> None:
+        """The same, and its pod ends before anything else happens; the operator has not seen it yet."""
+        self.settle()
+        self.wish()
+        self.settle()
+        self.finish(verdict, intact)
+
+    @rule(verdict=st.sampled_from([*LOST, "Error"]), intact=OFTEN)
     def finish(self, verdict: str, intact: bool) -> None:
         """The pod of the running re-evaluation ends."""
         active = next((name for name, stage in self.stages.items() if stage.state is StageState.ACTIVE), None)
         if active is None:
             return
+        self.said = verdict
         if verdict == "Error":
             problem = Problem("StageFailed", "out of memory")
             self.stages[active] = replace(self.stages[active], state=StageState.FAILED, problem=problem)
             return
         report = good_report(self.jobs[active], lost=LOST[verdict], intact=intact)
         summary = Summary(
-            outcome=Outcome.DONE, reason="Done", message="", report_uri="pvc://o/reports/r", report_digest=digest("r")
+            outcome=Outcome.DONE,
+            reason="Done",
+            message="",
+            report_uri="pvc://models/out/reports/r",
+            report_digest=digest("r"),
         )
         self.stages[active] = replace(self.stages[active], state=StageState.DONE, summary=summary)
         self.reading = ReportReading(report=report)
@@ -188,7 +244,7 @@ class ReleaseHistory(RuleBasedStateMachine):
         if not hasattr(self, "status"):
             return
         for _ in range(6):
-            self.look(4)
+            self.look()
         if self.status.current_revision is not None:
             assert self.config is not None
             assert self.config["revision"] == str(self.status.current_revision)
