@@ -7,6 +7,7 @@ import pytest
 
 from plimsoll_api.report import RatioInterval
 from plimsoll_api.spec import Metric
+from plimsoll_job.evaluate import latency
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals
 from plimsoll_job.evaluate.timing import Times, measure_times, runs_per_block, warm_up
 
@@ -63,9 +64,9 @@ def test_blocks_are_short_and_never_empty() -> None:
 
 def test_figures_are_percentiles_of_all_runs() -> None:
     figures = latency_figures(np.arange(1, 101).reshape(10, 10) / 1000, batch_size=4)
-    assert figures.p50_seconds == pytest.approx(0.0505)
-    assert figures.p95_seconds == pytest.approx(0.09505)
-    assert figures.p99_seconds == pytest.approx(0.09901)
+    assert figures.p50_seconds == pytest.approx(0.050)
+    assert figures.p95_seconds == pytest.approx(0.095)
+    assert figures.p99_seconds == pytest.approx(0.099)
     assert figures.throughput_per_second == pytest.approx(4 * 100 / 5.05)
     assert figures.runs == 100
 
@@ -106,6 +107,20 @@ def test_every_timed_metric_has_an_interval_around_its_ratio() -> None:
         assert interval.low <= interval.ratio <= interval.high
         assert (interval.batch_size, interval.rounds) == (32, 40)
     assert of(Metric.THROUGHPUT, intervals).ratio == pytest.approx(2, rel=0.05)
+
+
+def test_resampling_is_the_same_as_sorting_each_resample(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = simulated(3, 1.2)
+    chance = np.random.default_rng(9)
+    drawn = chance.multinomial(40, np.full(40, 1 / 40), size=1_000)
+    pooled = [(np.repeat(times.candidate, row, axis=0), np.repeat(times.baseline, row, axis=0)) for row in drawn]
+    ratios = [
+        np.percentile(candidate, 95, method="inverted_cdf") / np.percentile(baseline, 95, method="inverted_cdf")
+        for candidate, baseline in pooled
+    ]
+    monkeypatch.setattr(latency, "MAX_CELLS", 300 * times.baseline.size)  # the last part is a short one
+    interval = of(Metric.LATENCY_P95, ratio_intervals(times, 1, seed=9))
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
 
 
 def test_one_seed_gives_one_interval() -> None:
