@@ -21,6 +21,7 @@ from plimsoll_api.sources import (
     Task,
 )
 from plimsoll_api.steps import (
+    CALIBRATED,
     Distill,
     DistillLoss,
     Granularity,
@@ -76,7 +77,7 @@ def _has_step(spec: CompressionJobSpec, technique: str) -> bool:
 
 
 def _needs_calibration(step: Step) -> bool:
-    return step.quantize is not None or (step.prune is not None and step.prune.criterion == PruneCriterion.ACTIVATION)
+    return step.quantize is not None or (step.prune is not None and step.prune.criterion in CALIBRATED)
 
 
 def _gate_keys(spec: CompressionJobSpec) -> list[tuple[object, ...]]:
@@ -112,10 +113,11 @@ class CompressionJobSpec(Model):
             reason="FieldValueRequired",
         ),
         Rule(
-            cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion == 'Activation')) || "
+            cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion != 'Magnitude')) || "
             "has(self.data.calibration)",
             holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
-            message="is required by prune with criterion Activation and by quantize with scheme Int8Static",
+            message="is required by prune with criterion Activation or Redundancy, "
+            "and by quantize with scheme Int8Static",
             field="data.calibration",
             reason="FieldValueRequired",
         ),

@@ -17,6 +17,11 @@ class PruneCriterion(StrEnum):
 
     MAGNITUDE = "Magnitude"
     ACTIVATION = "Activation"
+    REDUNDANCY = "Redundancy"
+
+
+#: The criteria that rank by what calibration data makes the channels do.
+CALIBRATED = frozenset({PruneCriterion.ACTIVATION, PruneCriterion.REDUNDANCY})
 
 
 class Granularity(StrEnum):
@@ -31,18 +36,18 @@ class Prune(Model):
 
     rules = (
         Rule(
-            cel="self.criterion != 'Activation' || self.granularity == 'Structured'",
-            holds=lambda prune: (
-                prune.criterion != PruneCriterion.ACTIVATION or prune.granularity == Granularity.STRUCTURED
-            ),
-            message="must be Structured with criterion Activation: activations rank whole channels",
+            cel="self.criterion == 'Magnitude' || self.granularity == 'Structured'",
+            holds=lambda prune: prune.criterion not in CALIBRATED or prune.granularity == Granularity.STRUCTURED,
+            message="must be Structured with criterion Activation or Redundancy: activations rank whole channels",
             field="granularity",
         ),
     )
 
     criterion: PruneCriterion = Field(
         description="Magnitude: the norm of the weights. Activation: mean absolute activation over all calibration "
-        "batches; needs data.calibration and granularity Structured."
+        "batches. Redundancy: what the other channels cannot reconstruct of it on the calibration batches; the layers "
+        "that read the channels are refitted to those that are left. Activation and Redundancy need data.calibration "
+        "and granularity Structured."
     )
     granularity: Granularity = Field(
         default=Granularity.STRUCTURED,
