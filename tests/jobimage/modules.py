@@ -43,6 +43,76 @@ class Flattened(nn.Module):
         return logits
 
 
+class PlainCNN(nn.Module):
+    """Convolutions with normalisation between them, strided and unpadded ones among them."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(),
+            nn.Conv2d(12, 12, 3, bias=True), nn.BatchNorm2d(12), nn.ReLU(), nn.AvgPool2d(2),
+            nn.Conv2d(12, 8, 2, stride=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5),
+        )  # fmt: skip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body(images)
+        return logits
+
+
+class MixedMLP(nn.Module):
+    """Linear layers with normalisation, or nothing at all, between them."""
+
+    input_shape = (6,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spread = nn.Sequential(nn.Linear(6, 24), nn.BatchNorm1d(24), nn.GELU())
+        self.mix = nn.Linear(24, 16)
+        self.head = nn.Sequential(nn.Linear(16, 20), nn.Tanh(), nn.Linear(20, 4, bias=False))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.mix(self.spread(rows)))
+        return logits
+
+
+class DepthwiseSeparable(nn.Module):
+    """A depthwise convolution between two that mix channels, as in MobileNet."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.pointwise = nn.Conv2d(16, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = torch.relu(self.depthwise(torch.relu(self.first(images))))
+        logits: torch.Tensor = self.head(torch.relu(self.pointwise(images)).mean(dim=(2, 3)))
+        return logits
+
+
+class Grouped(nn.Module):
+    """A convolution in two groups of channels, as in ResNeXt."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.last = nn.Conv2d(8, 16, 3)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = torch.relu(self.last(torch.relu(self.grouped(torch.relu(self.first(images))))))
+        logits: torch.Tensor = self.head(images.mean(dim=(2, 3)))
+        return logits
+
+
 def residual() -> nn.Module:
     torch.manual_seed(0)
     return Residual()

@@ -11,7 +11,7 @@ import torch_pruning as tp
 from torch import nn
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import WEIGHTED, example_of
+from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of
 from plimsoll_job.techniques.shape import Cut
 
 
@@ -39,18 +39,24 @@ class ChannelGroup:
 
 
 def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelGroup]:
-    """Return the groups of channels that may be deleted, in the order in which their roots stand in the module."""
+    """Return the groups of channels that may be deleted, in the order in which their roots stand in the module.
+
+    A depthwise convolution hands each channel on: it goes with it, and reads nothing. What a grouped convolution reads
+    or writes stays whole.
+    """
     graph = trace(module, sample_shape)
     names = {layer: name for name, layer in module.named_modules()}
     groups = []
     for found in graph.get_all_groups():
+        if any(is_grouped(item.dep.target.module) for item in found):
+            continue
         producers: list[Member] = []
         consumers: list[Member] = []
         for item in found:
             layer = item.dep.target.module
             if not isinstance(layer, WEIGHTED):
                 continue
-            reads = graph.is_in_channel_pruning_fn(item.dep.handler)
+            reads = graph.is_in_channel_pruning_fn(item.dep.handler) and not _is_depthwise(layer)
             side, axis = (consumers, 1) if reads else (producers, 0)
             side.append(Member(names[layer], axis, tuple(item.idxs), tuple(item.root_idxs)))
         if consumers:
@@ -58,6 +64,23 @@ def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelG
             groups.append(ChannelGroup(names[root], len(found[0].idxs), tuple(producers), tuple(consumers)))
     place = {name: number for number, name in enumerate(names.values())}
     return sorted(groups, key=lambda group: place[group.root])
+
+
+def is_grouped(layer: nn.Module) -> bool:
+    """Tell whether the layer is a convolution in groups of several channels, which cannot lose single ones."""
+    return isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and not _is_depthwise(layer)
+
+
+def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tuple[str, int], set[int]]:
+    """Return the positions that the cuts delete, by the name of the layer and the axis of its weight."""
+    channels_of = {one.layer: set(one.channels) for one in cuts}
+    found: dict[tuple[str, int], set[int]] = {}
+    for group in groups:
+        gone = channels_of.get(group.root, set())
+        for member in (*group.producers, *group.consumers):
+            numbers = zip(member.positions, member.channels, strict=True)
+            found.setdefault((member.name, member.axis), set()).update(at for at, channel in numbers if channel in gone)
+    return found
 
 
 def cut(module: nn.Module, sample_shape: Sequence[int], cuts: Iterable[Cut]) -> nn.Module:
@@ -84,6 +107,12 @@ def check_runs(module: nn.Module, sample_shape: Sequence[int], output_shape: Seq
         raise UserError(
             f"{spec_field}: pruning changed the output from {list(output_shape)} to {list(shape)}", reason="NotPrunable"
         )
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
+    )
 
 
 def trace(module: nn.Module, sample_shape: Sequence[int]) -> tp.DependencyGraph:
