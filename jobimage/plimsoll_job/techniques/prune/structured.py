@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,9 +13,11 @@ from plimsoll_api.spec import Prune, PruneCriterion
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.data import Samples
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, check_runs, cut, find_groups
+from plimsoll_job.techniques.prune.compensation import Refitted, compensate
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, check_runs, cut, find_groups, is_grouped
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, select_cuts
+from plimsoll_job.techniques.prune.redundancy import redundancy_scores
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 
 BATCH_SIZE = 256
@@ -44,6 +47,12 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
     pruned = cut(module, shape, selection.cuts)
     with torch.no_grad():
         check_runs(pruned, shape, module(example_of(shape)).shape, bench.spec_field)
+    details, notes = {}, _notes(amount, selection.share, module)
+    if settings.criterion is PruneCriterion.REDUNDANCY:
+        bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
+        samples = bench.need_calibration()
+        refitted = compensate(module, pruned, groups, selection.cuts, lambda: batches_of(samples))
+        details, notes = {"refitted": _describe(refitted)}, (*notes, *_thin_data(refitted))
     bench.reporter.report("prune", 1, f"{selection.share:.1%} of the parameters are gone")
     return Applied(
         candidate=replace(candidate, module=pruned, cuts=(*candidate.cuts, *selection.cuts)),
@@ -51,15 +60,18 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
             "share": round(selection.share, 6),
             "blockWidth": selection.block_width,
             "channels": _channels(groups, selection.cuts),
+            **details,
         },
-        notes=_notes(amount, selection.share),
+        notes=notes,
     )
 
 
 def _score(criterion: PruneCriterion, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Scores:
     if criterion is PruneCriterion.MAGNITUDE:
         return magnitude_scores(module, groups)
-    return activation_scores(module, groups, batches_of(bench.need_calibration()))
+    batches = batches_of(bench.need_calibration())
+    scores_of = activation_scores if criterion is PruneCriterion.ACTIVATION else redundancy_scores
+    return scores_of(module, groups, batches)
 
 
 def batches_of(samples: Samples, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
@@ -74,7 +86,31 @@ def _channels(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, 
     return {group.root: [group.channel_count, group.channel_count - gone.get(group.root, 0)] for group in groups}
 
 
-def _notes(amount: float, share: float) -> tuple[str, ...]:
-    if abs(share - amount) <= CLOSE_ENOUGH:
-        return ()
-    return (f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.",)
+def _describe(refitted: Sequence[Refitted]) -> dict[str, dict[str, Any]]:
+    """Return, by consumer, the channels that it reads and how wrong its outputs are, refitted and merely cut."""
+    return {
+        one.layer: {
+            "channels": [one.channels_before, one.channels_after],
+            "errorOfCut": round(one.error_of_cut, 6),
+            "error": round(one.error, 6),
+        }
+        for one in refitted
+    }
+
+
+def _thin_data(refitted: Sequence[Refitted]) -> tuple[str, ...]:
+    thin = [one for one in refitted if one.row_count < one.channels_before]
+    return tuple(
+        f"{one.layer}: {one.row_count} rows of calibration data cannot tell {one.channels_before} channels apart; "
+        "give more samples."
+        for one in thin
+    )
+
+
+def _notes(amount: float, share: float, module: nn.Module) -> tuple[str, ...]:
+    notes = []
+    if abs(share - amount) > CLOSE_ENOUGH:
+        notes.append(f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.")
+    if grouped := [name for name, layer in module.named_modules() if is_grouped(layer)]:
+        notes.append(f"What grouped convolutions read and write was left whole: {', '.join(grouped)}.")
+    return tuple(notes)

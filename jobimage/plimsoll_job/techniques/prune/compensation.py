@@ -1,0 +1,112 @@
+"""Consumers make good for the channels that are gone: their weights are refitted by least squares, in calling order.
+
+Each learns to answer to what the pruned model gives it as it answered to what the whole model gave it (He et al. 2017,
+arXiv 1707.06168; ThiNet, Luo et al. 2017, arXiv 1707.06342): so it also makes good for what the layers before it could
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
+from plimsoll_job.techniques.prune.moments import Moments, watching
+from plimsoll_job.techniques.prune.readers import Reader, readers_of
+from plimsoll_job.techniques.shape import Cut
+
+#: How much the plain cut is believed, as a share of the channels' mean energy: it decides where the data is silent.
+RIDGE = 1e-6
+
+Batches = Callable[[], Iterable[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """One consumer after its refit; errors are those of its outputs on the calibration data, over their variance."""
+
+    layer: str
+    channels_before: int
+    channels_after: int
+    error_of_cut: float
+    error: float
+    row_count: int
+
+
+def compensate(
+    whole: nn.Module, pruned: nn.Module, groups: Sequence[ChannelGroup], cuts: Sequence[Cut], batches: Batches
+) -> list[Refitted]:
+    """Refit, in place, every layer of the pruned module that lost inputs; each takes one pass through both modules."""
+    gone = positions_of(groups, cuts)
+    readers = {name: reader for name, reader in readers_of(whole, groups).items() if gone[name, 1]}
+    refitted = []
+    for name in _in_calling_order(whole, readers, next(iter(batches()))):
+        reader = readers[name]
+        lost = {position // reader.spread for position in gone[name, 1]}
+        fit = _Fit(reader, [channel for channel in range(reader.channel_count) if channel not in lost])
+        fit.observe(whole, pruned, batches())
+        outputs_lost = gone.get((name, 0), set())
+        refitted.append(fit.write(whole.get_submodule(name), pruned.get_submodule(name), outputs_lost))
+    return refitted
+
+
+class _Fit:
+    """The least-squares fit of what one layer read in the whole model, by what it reads in the pruned one."""
+
+    def __init__(self, reader: Reader, kept: Sequence[int]) -> None:
+        self.reader = reader
+        self.kept = list(kept)
+        self.moments = Moments(reader.channel_count + len(kept))
+
+    def observe(self, whole: nn.Module, pruned: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+        """Take in what the layer reads in both models."""
+        wanted: list[torch.Tensor] = []
+        given: list[torch.Tensor] = []
+        name = self.reader.name
+        with (
+            torch.no_grad(),
+            watching(whole, [name], lambda _, inputs: wanted.append(self.reader.rows(inputs))),
+            watching(pruned, [name], lambda _, inputs: given.append(self.reader.rows(inputs))),
+        ):
+            for batch in batches:
+                whole(batch)
+                pruned(batch)
+                for pair in zip(wanted, given, strict=True):
+                    self.moments.add(torch.cat(pair, dim=1))
+                wanted.clear()
+                given.clear()
+
+    def write(self, source: nn.Module, target: nn.Module, outputs_lost: set[int]) -> Refitted:
+        """Give the pruned layer the weights that make the most of what it reads."""
+        count, width = self.reader.channel_count, len(self.kept)
+        second = self.moments.second(centred=self.reader.takes_mean)
+        wanted, cross, given = second[:count, :count], second[:count, count:], second[count:, count:]
+        plain = torch.eye(count, dtype=torch.float64)[:, self.kept]
+        ridge = float(RIDGE * given.diagonal().mean()) or 1.0
+        mix = torch.linalg.solve(given + ridge * torch.eye(width), cross + ridge * plain, left=False)
+        effect = self.reader.effect(source)
+        energy = float((effect * self.moments.second(centred=True)[:count, :count]).sum())
+
+        def error(mix: torch.Tensor) -> float:
+            rest = wanted - mix @ cross.T - cross @ mix.T + mix @ given @ mix.T
+            return max(0.0, float((effect * rest).sum())) / energy if energy > 0 else 0.0
+
+        outputs = [output for output in range(len(self.reader.weight(source))) if output not in outputs_lost]
+        weight = self.reader.weight(source)[outputs]
+        with torch.no_grad():
+            kernel = target.get_parameter("weight")
+            kernel.copy_(torch.einsum("ocs,ck->oks", weight, mix).reshape(kernel.shape))
+            if self.reader.takes_mean:
+                shift = self.moments.mean[:count] - mix @ self.moments.mean[count:]
+                target.get_parameter("bias").add_(torch.einsum("ocs,c->o", weight, shift))
+        return Refitted(self.reader.name, count, width, error(plain), error(mix), self.moments.row_count)
+
+
+def _in_calling_order(module: nn.Module, names: Iterable[str], batch: torch.Tensor) -> list[str]:
+    called: dict[str, None] = {}
+    with torch.no_grad(), watching(module, names, lambda name, _: called.setdefault(name)):
+        module(batch[:1])
+    return list(called)

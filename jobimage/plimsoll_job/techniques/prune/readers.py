@@ -1,0 +1,84 @@
+"""How a layer reads channels: its weight as [outputs, channels, spread], its input as rows of channels.
+
+A convolution multiplies each channel by a kernel, a linear layer after a flattened image by one weight a pixel. Either
+way, whatever linear combination holds between channels at every place also holds in what the layer makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from plimsoll_job.figures import CONVOLUTIONS
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One layer that reads channels; `spread` neighbouring inputs of a linear layer are the pixels of one channel."""
+
+    name: str
+    channel_count: int
+    convolves: bool
+    #: The layer's bias can carry the mean of what is gone; with padding the borders would see another mean.
+    takes_mean: bool
+    spread: int = 1
+
+    def places_of(self, member: Member) -> list[list[int]]:
+        """Return, for each channel of the member's group, which of this layer's channels it is."""
+        places: list[set[int]] = [set() for _ in range(max(member.channels) + 1)]
+        for position, channel in zip(member.positions, member.channels, strict=True):
+            places[channel].add(position // self.spread)
+        return [sorted(of_channel) for of_channel in places]
+
+    def rows(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the layer's input as [rows, channels]: one row for each sample, place and time step.
+
+        The input may have lost channels.
+        """
+        if self.convolves:
+            return inputs.movedim(1, -1).flatten(0, -2)
+        return inputs.reshape(*inputs.shape[:-1], -1, self.spread).transpose(-1, -2).flatten(0, -2)
+
+    def weight(self, layer: nn.Module) -> torch.Tensor:
+        """Return the layer's weight as float64 [outputs, channels, spread or places of the kernel]."""
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)  # noqa: S101 — readers are layers with a weight
+        return weight.detach().double().reshape(len(weight), self.channel_count, -1)
+
+    def effect(self, layer: nn.Module) -> torch.Tensor:
+        """Return W'W: times the second moments of the channels it sums to the energy of the layer's output."""
+        weight = self.weight(layer)
+        return torch.einsum("ocs,ods->cd", weight, weight)
+
+
+def readers_of(module: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Reader]:
+    """Return a reader for each consumer of the groups, by name."""
+    members: dict[str, list[Member]] = {}
+    for group in groups:
+        for member in group.consumers:
+            members.setdefault(member.name, []).append(member)
+    layers = dict(module.named_modules())
+    return {name: _reader(name, layers[name], reading) for name, reading in members.items()}
+
+
+def _reader(name: str, layer: nn.Module, members: Sequence[Member]) -> Reader:
+    takes_mean = layer.bias is not None
+    if isinstance(layer, CONVOLUTIONS):
+        unpadded = layer.padding == "valid" or not any(layer.padding)
+        return Reader(name, layer.in_channels, convolves=True, takes_mean=takes_mean and unpadded)
+    assert isinstance(layer, nn.Linear)  # noqa: S101 — consumers are convolutions or linear layers
+    spreads = {_spread(member) for member in members}
+    spread = spreads.pop() if len(spreads) == 1 else 1
+    return Reader(name, layer.in_features // spread, convolves=False, takes_mean=takes_mean, spread=spread)
+
+
+def _spread(member: Member) -> int:
+    """Return how many neighbouring positions are one channel everywhere, 1 when they are not such blocks."""
+    channel_at = dict(zip(member.positions, member.channels, strict=True))
+    spread = len(channel_at) // len(set(member.channels))
+    in_blocks = all(channel_at.get(position // spread * spread) == channel for position, channel in channel_at.items())
+    return spread if in_blocks else 1
