@@ -243,6 +243,7 @@ def digits() -> tuple[nn.Module, Samples, Callable[[nn.Module], float]]:
     return module, Samples(train_images[:CALIBRATION_SAMPLES], None, digest=""), above_chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("amount", "times"), [("50%", 2.0), ("60%", 2.2), ("70%", 3.0), ("80%", 3.0)])
 def test_without_recovery_twice_the_accuracy_above_chance_of_magnitude_pruning(
     digits: tuple[nn.Module, Samples, Callable[[nn.Module], float]], amount: str, times: float
@@ -275,6 +276,7 @@ def compressed(claims: Claims) -> Summary:
     return summary
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_artifact_of_an_undisturbed_one(
     claims: Claims, wine_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
