@@ -18,20 +18,6 @@ from plimsoll_operator.pods import Owner, batch_job
 PLAN_KEY = "plan.json"
 
 
-def build_plan(spec: CompressionJobSpec, image: str) -> Plan:
-    """Return the order for the compression: all of the spec that the result depends on."""
-    return Plan(
-        image=image,
-        model=spec.model,
-        task=spec.task,
-        train=spec.data.train,
-        calibration=spec.data.calibration,
-        steps=spec.steps,
-        seed=spec.seed,
-        output=spec.output,
-    )
-
-
 def leaked_evaluation_data(spec: CompressionJobSpec) -> str | None:
     """Say in which URI of the compress pod the evaluation data would be visible, if in any."""
     evaluation = ClaimPath.parse(spec.data.evaluation.uri)
@@ -88,15 +74,7 @@ def evaluate_job(
     owner: Owner, spec: CompressionJobSpec, image: str, *, baseline: ArtifactRef, candidate: ArtifactRef
 ) -> Json:
     """Return the batch Job that measures what compress made. It can write nothing but reports."""
-    request = EvaluationRequest(
-        task=spec.task,
-        data=spec.data.evaluation,
-        settings=spec.evaluation,
-        seed=spec.seed,
-        baseline=baseline,
-        candidate=candidate,
-        output=spec.output,
-    )
+    request = EvaluationRequest.of(spec, baseline, candidate)
     return evaluation_job(
         owner=owner,
         name=names.stage_name(owner.name, names.STAGE_EVALUATE),

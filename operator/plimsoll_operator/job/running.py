@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from plimsoll_api import names
+from plimsoll_api.plan import Plan
 from plimsoll_api.reasons import ConditionType, Reason
 from plimsoll_api.report import Outcome, Progress, Summary
 from plimsoll_api.status import JobProgress, ReportRef
@@ -104,7 +105,7 @@ def _start(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     """Freeze the plan and start to compress."""
     owner = snapshot.owner
     image = order.spec.runtime.image or order.default_image
-    plan = build.build_plan(order.spec, image)
+    plan = Plan.of(order.spec, image)
     actions: list[Action] = []
     digest = snapshot.status.plan_digest
     if snapshot.plan is not None:
