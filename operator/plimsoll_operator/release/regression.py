@@ -64,7 +64,10 @@ def _regressed(course: Course, spec: ModelReleaseSpec, measured: Revision, repor
     if spec.pinned_revision is not None:
         ended = course.ended(Reason.REEVALUATION_FAILED, f"{why}; spec.pinnedRevision holds the pointer")
         return replace(ended, rejected=rejected)
-    if current != measured.number:
+    # A newer revision may have passed its gate meanwhile: it takes over as any does, and nothing goes back.
+    before = frozenset(item.digest for item in course.idle.rejected)
+    serving = choose(snapshot.revisions, pinned=None, current=current, rejected=before).revision
+    if current != measured.number or serving is None or serving.number != measured.number:
         message = f"{why}; revision {measured.number} does not serve any more"
         return replace(course.ended(Reason.REEVALUATION_FAILED, message), rejected=rejected)
     if target is None or target.digest in digests:
