@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.integration.stories import digest, good_report
@@ -258,3 +259,20 @@ ReleaseHistory.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestReleaseHistory = ReleaseHistory.TestCase
+
+
+def test_a_newer_revision_takes_over_while_the_old_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by 10,000 histories: the failed digest was not remembered, and the status told of a pointer that stays."""
+    monkeypatch.setitem(globals(), "event", lambda _: None)
+    history = ReleaseHistory()
+    history.begin(["b"])
+    history.wish()
+    history.settle()
+    history.finish("Fail", True)
+    history.release_a_proved_candidate("a")
+    history.settle()
+    assert history.status.current_revision == 3
+    assert history.status.rollbacks == 0
+    assert [item.revision for item in history.status.rejected] == [2]
+    assert history.status.reevaluation is not None
+    assert history.status.reevaluation.reason == "ReevaluationFailed"
