@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from plimsoll_api import API_VERSION
@@ -23,26 +22,6 @@ class ManifestError(ValueError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-def parse_yaml(text: str) -> list[CompressionJob | ModelRelease | ModelRevision]:
-    """Return the objects of a YAML text of one or several documents, or raise ManifestError with all problems."""
-    try:
-        documents = [document for document in yaml.load_all(text, StrictLoader) if document is not None]
-    except yaml.YAMLError as error:
-        raise ManifestError([Problem("", f"no YAML: {error}")]) from error
-    if not documents:
-        raise ManifestError([Problem("", "the file holds no object")])
-    resources, problems = [], []
-    for number, document in enumerate(documents, 1):
-        try:
-            resources.append(parse(document))
-        except ManifestError as error:
-            place = f"document {number}: " if len(documents) > 1 else ""
-            problems += [Problem(place + problem.path, problem.message) for problem in error.problems]
-    if problems:
-        raise ManifestError(problems)
-    return resources
 
 
 def parse(document: Any) -> CompressionJob | ModelRelease | ModelRevision:
@@ -120,21 +99,3 @@ def _nulls(value: Any, path: Path) -> Iterator[Problem]:
             yield from _nulls(item, (*path, key))
     elif value is None:
         yield Problem(path_text(path), "must not be null: leave it out")
-
-
-class StrictLoader(yaml.SafeLoader):
-    """YAML as kubectl takes it: no key twice, no dates."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice: the last would silently win."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands here twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)

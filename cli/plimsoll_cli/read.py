@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from plimsoll_api import API_VERSION
-from plimsoll_api.manifest import ManifestError, StrictLoader, parse
+from plimsoll_api.manifest import ManifestError, parse
 from plimsoll_api.resources import Resource
 
 
@@ -33,7 +34,7 @@ def read_file(file: Path) -> tuple[list[Resource], list[FileProblem]]:
     objects: list[Resource] = []
     problems: list[FileProblem] = []
     try:
-        nodes = [node for node in yaml.compose_all(file.read_text(), Loader=StrictLoader) if node is not None]
+        nodes = [node for node in yaml.compose_all(file.read_text(), Loader=_StrictLoader) if node is not None]
         documents = [_construct(node) for node in nodes]
     except (OSError, UnicodeDecodeError) as error:
         return [], [FileProblem(file, 1, "", f"cannot be read: {error}")]
@@ -61,7 +62,7 @@ def print_problems(problems: Iterable[FileProblem]) -> None:
 
 
 def _construct(node: yaml.Node) -> object:
-    loader = StrictLoader("")
+    loader = _StrictLoader("")
     try:
         return loader.construct_document(node)
     finally:
@@ -102,3 +103,21 @@ def _child(node: yaml.Node, key: str) -> tuple[int, yaml.Node] | None:
         item = node.value[int(key)]
         return item.start_mark.line + 1, item
     return None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML as kubectl takes it: no key twice, no dates."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice: the last would silently win."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands here twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)

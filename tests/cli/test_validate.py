@@ -61,10 +61,29 @@ def test_objects_of_other_groups_are_passed_over(tmp_path: Path, capsys: pytest.
     assert "passed over" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c", "a: 1\na: 2\napiVersion: plimsoll.dev/v1alpha1"])
-def test_what_is_no_yaml_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", "job.yaml:1: is no YAML"),
+        ("a: b: c", "job.yaml:1: is no YAML"),
+        ("apiVersion: plimsoll.dev/v1alpha1\nkind: ModelRelease\nkind: ModelRelease", "kind stands here twice"),
+    ],
+)
+def test_what_is_no_yaml_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str) -> None:
     assert validate(tmp_path, text) == 64
-    assert "job.yaml:" in capsys.readouterr().err
+    assert says in capsys.readouterr().err
+
+
+def test_an_empty_file_holds_nothing_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(tmp_path, "") == 0
+    assert "holds nothing of plimsoll.dev/v1alpha1" in capsys.readouterr().out
+
+
+def test_all_documents_of_a_file_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert validate(tmp_path, f"{GOOD}---\n{GOOD}") == 0
+    assert capsys.readouterr().out.count("CompressionJob digits-cnn is right") == 2
+    assert validate(tmp_path, f"{GOOD}---\n{GOOD}  seed: -1\n") == 64
+    assert "job.yaml:32: spec.seed: must be at least 0, got -1" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
