@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from plimsoll_api.gate import judge
 from plimsoll_api.gates import Gate, Metric
 from plimsoll_api.report import Report
+from plimsoll_api.verdict import Check, Verdict
 
 DIGESTS = {"baseline": "sha256:" + "b" * 64, "candidate": "sha256:" + "c" * 64}
 
@@ -114,3 +116,12 @@ GATES = [
     gate("latencyP99", max="1ms"),
     gate("throughput", min_ratio="1.5"),
 ]
+
+
+def check(measured: Report | None, limit: Gate) -> Check:
+    [only] = judge(measured, [limit]).checks
+    return only
+
+
+def verdict(measured: Report | None, limit: Gate) -> Verdict:
+    return check(measured, limit).verdict
