@@ -20,8 +20,8 @@ from plimsoll_api.model import Model, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.model import SourceModel, load_strictly
 from plimsoll_job.publish.files import write_directory, write_file
-from plimsoll_job.techniques.prune.coupling import cut
-from plimsoll_job.techniques.shape import Candidate, Cut
+from plimsoll_job.techniques.replay import replay
+from plimsoll_job.techniques.shape import Candidate, Change
 
 STATE_FILE = "state.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -29,17 +29,10 @@ GRAPH_FILE = "model.onnx"
 DONE_FILE = "done.json"
 
 
-class SavedCut(Model):
-    """A Cut on disk."""
-
-    layer: str
-    channels: list[int]
-
-
 class SavedStep(Model):
     """The state after one step, with digests of the files beside it."""
 
-    cuts: list[SavedCut]
+    changes: tuple[Change, ...]
     sparse: list[str]
     records: list[StepRecord]
     weights_digest: str
@@ -65,7 +58,7 @@ class Work:
         """Keep the candidate as it is after the step of this index."""
         weights = save_safetensors({name: value.contiguous() for name, value in candidate.module.state_dict().items()})
         state = SavedStep(
-            cuts=[SavedCut(layer=one.layer, channels=list(one.channels)) for one in candidate.cuts],
+            changes=candidate.changes,
             sparse=sorted(candidate.sparse),
             records=records,
             weights_digest=digest_of(weights),
@@ -109,11 +102,9 @@ class Work:
             return None
         if digest_of(weights) != state.weights_digest or (graph is not None and digest_of(graph) != state.graph_digest):
             return None
-        cuts = tuple(Cut(one.layer, tuple(one.channels)) for one in state.cuts)
         try:
-            module = source.build()
-            module = cut(module, self.sample_shape, cuts) if cuts else module
+            module = replay(source.build(), self.sample_shape, state.changes)
             load_strictly(module, load_safetensors(weights), "work directory")
-        except (UserError, SafetensorError, ValueError, KeyError, RuntimeError):
+        except (UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
             return None
-        return Candidate(module, cuts, frozenset(state.sparse), graph, state.zero_weights), state.records
+        return Candidate(module, state.changes, frozenset(state.sparse), graph, state.zero_weights), state.records

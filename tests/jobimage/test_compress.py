@@ -19,7 +19,7 @@ from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
-from plimsoll_job.techniques.table import TECHNIQUES
+from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Work
 
 UNSTRUCTURED = {"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "50%"}}
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_from_its_finished_steps(
     claims: Claims, wine_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadly: int
 ) -> None:
     undisturbed = compressed(Claims.copy_of(wine_source, tmp_path / "undisturbed"))
-    names = list(TECHNIQUES)
+    names = [technique_of(step) for step in claims.plan().steps]
     with monkeypatch.context() as patched:
         patched.setitem(TECHNIQUES, names[deadly], die)
         with pytest.raises(Killed):
@@ -160,7 +160,7 @@ def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store:
         2, load_model(plan.model, store)
     )
     assert finished == 2
-    assert (again.cuts, again.sparse, same_records) == (candidate.cuts, candidate.sparse, records)
+    assert (again.changes, again.sparse, same_records) == (candidate.changes, candidate.sparse, records)
     assert again.fingerprint() == candidate.fingerprint()
 
 

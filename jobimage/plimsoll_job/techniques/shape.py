@@ -25,16 +25,31 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Split:
+    """One layer replaced by a product of smaller ones, of one rank for a matrix, of (in, out) ranks for Tucker-2.
+
+    A Tucker-2 rank as high as the channels leaves that side without a factor of its own.
+    """
+
+    layer: str
+    ranks: tuple[int, ...]
+
+
+#: What changes the structure of a module. All of it is told by names and numbers, so that it can be done again.
+Change = Cut | Split
+
+
+@dataclass(frozen=True)
 class Candidate:
     """The model on its way.
 
-    `cuts` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay zero.
-    `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only, and
+    `changes` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay
+    zero. `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only, and
     `zero_weights` how many weights the graph's number format stores as zero.
     """
 
     module: nn.Module
-    cuts: tuple[Cut, ...] = ()
+    changes: tuple[Change, ...] = ()
     sparse: frozenset[str] = frozenset()
     graph: bytes | None = None
     zero_weights: int = 0

@@ -96,19 +96,6 @@ def cut(module: nn.Module, sample_shape: Sequence[int], cuts: Iterable[Cut]) -> 
     return module.eval()
 
 
-def check_runs(module: nn.Module, sample_shape: Sequence[int], output_shape: Sequence[int], spec_field: str) -> None:
-    """UserError when the module no longer runs, or answers in another shape than before."""
-    try:
-        with torch.no_grad():
-            shape = tuple(module(example_of(sample_shape)).shape)
-    except RuntimeError as error:
-        raise UserError(f"{spec_field}: the pruned model does not run: {error}", reason="NotPrunable") from error
-    if shape != tuple(output_shape):
-        raise UserError(
-            f"{spec_field}: pruning changed the output from {list(output_shape)} to {list(shape)}", reason="NotPrunable"
-        )
-
-
 def _is_depthwise(layer: nn.Module) -> bool:
     return (
         isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels

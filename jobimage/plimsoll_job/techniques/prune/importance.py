@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from plimsoll_job.techniques.observe import observe_inputs
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 
 Scores = dict[str, NDArray[np.float64]]
@@ -28,7 +28,7 @@ class MeanAbsoluteInput:
 
     def add(self, inputs: torch.Tensor) -> None:
         """Take in one batch."""
-        channels_last = inputs.detach().abs().movedim(self._channel_axis, -1)
+        channels_last = inputs.abs().movedim(self._channel_axis, -1)
         total = channels_last.reshape(-1, channels_last.shape[-1]).sum(dim=0, dtype=torch.float64).cpu()
         self._total = total if self._total is None else self._total + total
         self._count += channels_last[..., 0].numel()
@@ -46,26 +46,12 @@ def activation_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
     layers = dict(module.named_modules())
     names = sorted({member.name for group in groups for member in group.consumers})
     statistics = {name: MeanAbsoluteInput(layers[name]) for name in names}
-
-    hooks = [
-        layers[name].register_forward_pre_hook(partial(_observe, statistic)) for name, statistic in statistics.items()
-    ]
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    observe_inputs(module, {name: statistic.add for name, statistic in statistics.items()}, batches)
     means = {name: statistic.mean for name, statistic in statistics.items()}
     return {
         group.root: _normalise(_total(group, {member: means[member.name] for member in group.consumers}))
         for group in groups
     }
-
-
-def _observe(statistic: MeanAbsoluteInput, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    statistic.add(inputs[0])
 
 
 def magnitude_scores(module: nn.Module, groups: Sequence[ChannelGroup]) -> Scores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +12,14 @@ from torch import nn
 from plimsoll_api.spec import Prune, PruneCriterion
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters, example_of
-from plimsoll_job.load.data import Samples
+from plimsoll_job.techniques.check import check_runs
+from plimsoll_job.techniques.observe import batches_of
 from plimsoll_job.techniques.prune.compensation import Refitted, compensate
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, check_runs, cut, find_groups, is_grouped
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut, find_groups, is_grouped
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, select_cuts
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
-
-BATCH_SIZE = 256
 
 
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
@@ -46,7 +45,7 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         raise UserError(f"{amount_field}: {settings.amount} is less than the smallest channel; nothing would change")
     pruned = cut(module, shape, selection.cuts)
     with torch.no_grad():
-        check_runs(pruned, shape, module(example_of(shape)).shape, bench.spec_field)
+        check_runs(pruned, shape, module(example_of(shape)).shape, bench.spec_field, "NotPrunable")
     details, notes = {}, _notes(amount, selection.share, module)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
@@ -55,7 +54,7 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         details, notes = {"refitted": _describe(refitted)}, (*notes, *_thin_data(refitted))
     bench.reporter.report("prune", 1, f"{selection.share:.1%} of the parameters are gone")
     return Applied(
-        candidate=replace(candidate, module=pruned, cuts=(*candidate.cuts, *selection.cuts)),
+        candidate=replace(candidate, module=pruned, changes=(*candidate.changes, *selection.cuts)),
         details={
             "share": round(selection.share, 6),
             "blockWidth": selection.block_width,
@@ -72,12 +71,6 @@ def _score(criterion: PruneCriterion, module: nn.Module, groups: Sequence[Channe
     batches = batches_of(bench.need_calibration())
     scores_of = activation_scores if criterion is PruneCriterion.ACTIVATION else redundancy_scores
     return scores_of(module, groups, batches)
-
-
-def batches_of(samples: Samples, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
-    """Yield all inputs in batches, in order."""
-    for start in range(0, len(samples), batch_size):
-        yield torch.from_numpy(samples.inputs[start : start + batch_size])
 
 
 def _channels(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:

@@ -1,0 +1,1 @@
+"""Factorization: layers become products of smaller ones."""
