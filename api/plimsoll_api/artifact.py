@@ -32,7 +32,7 @@ class Tensor(Model):
 class StepRecord(Model):
     """What one step did."""
 
-    technique: Literal["prune", "distill", "quantize"] = Field(description="The technique.")
+    technique: Literal["prune", "factorize", "distill", "quantize"] = Field(description="The technique.")
     settings: dict[str, Any] = Field(description="The step as ordered, defaults filled in.")
     parameters_before: int = Field(description="Parameters before the step.")
     parameters_after: int = Field(description="Parameters after the step.")

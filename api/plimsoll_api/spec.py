@@ -24,6 +24,8 @@ from plimsoll_api.steps import (
     CALIBRATED,
     Distill,
     DistillLoss,
+    Factorize,
+    FactorizeMethod,
     Granularity,
     LabelsLoss,
     LogitsLoss,
@@ -47,6 +49,8 @@ __all__ = [
     "DistillLoss",
     "EvaluationData",
     "EvaluationSettings",
+    "Factorize",
+    "FactorizeMethod",
     "Gate",
     "Granularity",
     "LabelsLoss",
@@ -77,7 +81,25 @@ def _has_step(spec: CompressionJobSpec, technique: str) -> bool:
 
 
 def _needs_calibration(step: Step) -> bool:
-    return step.quantize is not None or (step.prune is not None and step.prune.criterion in CALIBRATED)
+    return (
+        step.quantize is not None
+        or (step.prune is not None and step.prune.criterion in CALIBRATED)
+        or (step.factorize is not None and step.factorize.method == FactorizeMethod.ACTIVATION_SVD)
+    )
+
+
+def _factorizes_zeros(spec: CompressionJobSpec) -> bool:
+    """Tell whether a factorize step follows one that set single weights to zero."""
+    sparse = False
+    for step in spec.steps:
+        sparse |= step.prune is not None and step.prune.granularity == Granularity.UNSTRUCTURED
+        if sparse and step.factorize is not None:
+            return True
+    return False
+
+
+_CEL_FIRST_SPARSE = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Unstructured').indexOf(true)"
+_CEL_FACTORIZE = "self.steps.map(s, has(s.factorize)).lastIndexOf(true)"
 
 
 def _gate_keys(spec: CompressionJobSpec) -> list[tuple[object, ...]]:
@@ -113,10 +135,10 @@ class CompressionJobSpec(Model):
             reason="FieldValueRequired",
         ),
         Rule(
-            cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion != 'Magnitude')) || "
-            "has(self.data.calibration)",
+            cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion != 'Magnitude') || "
+            "(has(s.factorize) && s.factorize.method == 'ActivationSvd')) || has(self.data.calibration)",
             holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
-            message="is required by prune with criterion Activation or Redundancy, "
+            message="is required by prune with criterion Activation or Redundancy, by factorize with method ActivationSvd "
             "and by quantize with scheme Int8Static",
             field="data.calibration",
             reason="FieldValueRequired",
@@ -130,7 +152,21 @@ class CompressionJobSpec(Model):
         Rule(
             cel="!self.steps.exists(s, has(s.quantize)) || has(self.steps[size(self.steps) - 1].quantize)",
             holds=lambda spec: not _has_step(spec, "quantize") or spec.steps[-1].quantize is not None,
-            message="quantize must be the last step: integer weights can neither be pruned nor trained any more",
+            message="quantize must be the last step: integer weights can neither be pruned nor factorized nor trained "
+            "any more",
+            field="steps",
+        ),
+        Rule(
+            cel="self.steps.filter(s, has(s.factorize)).size() <= 1",
+            holds=lambda spec: sum(step.factorize is not None for step in spec.steps) <= 1,
+            message="must hold at most one factorize step: factors are not factorized again",
+            field="steps",
+        ),
+        Rule(
+            cel=f"{_CEL_FIRST_SPARSE} < 0 || {_CEL_FACTORIZE} < {_CEL_FIRST_SPARSE}",
+            holds=lambda spec: not _factorizes_zeros(spec),
+            message="factorize must not follow prune with granularity Unstructured: products of factors are dense, so "
+            "the zeros would be lost",
             field="steps",
         ),
         Rule(
@@ -155,7 +191,8 @@ class CompressionJobSpec(Model):
     steps: list[Step] = Field(
         min_length=1,
         max_length=16,
-        description="Techniques, in order. quantize comes last and once; prune never follows it.",
+        description="Techniques, in order. quantize comes last and once. factorize comes once, and before any prune "
+        "with granularity Unstructured.",
         json_schema_extra=list_of("atomic"),
     )
     seed: int = Field(default=0, ge=0, le=2_147_483_647, description="Seed of every random choice of the run.")

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from plimsoll_api.spec import Step
-from plimsoll_job.techniques import distill, prune, quantize
+from plimsoll_job.techniques import distill, factorize, prune, quantize
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 Technique = Callable[[Any, Candidate, Bench], Applied]
 
 TECHNIQUES: dict[str, Technique] = {
     "prune": prune.apply,
+    "factorize": factorize.apply,
     "distill": distill.apply,
     "quantize": quantize.apply,
 }

@@ -1,1 +1,128 @@
-"""Factorization: layers become products of smaller ones."""
+"""Factorization: layers become products of smaller ones, of the ranks that keep an energy or take away an amount."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from plimsoll_api.spec import Factorize, FactorizeMethod
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.techniques.check import check_runs
+from plimsoll_job.techniques.factorize.decompose import Decomposition, decompose
+from plimsoll_job.techniques.factorize.layers import Target, find_targets
+from plimsoll_job.techniques.factorize.ranks import Choice, Frontier, energy_for, frontier_of
+from plimsoll_job.techniques.factorize.split import set_weights, split
+from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
+from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Split
+
+#: An amount is met when the share taken away is this near to it; whole ranks come no nearer in small models.
+CLOSE_ENOUGH = 0.01
+
+
+def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
+    """Return the candidate with every layer factorized that gets smaller and faster by it, the others left."""
+    module, shape = candidate.module, bench.sample_shape
+    if candidate.sparse:
+        raise UserError(f"{bench.spec_field}: zeros of an unstructured prune would be lost in dense factors")
+    targets, left = find_targets(module, shape)
+    moments = _moments(settings.method, module, targets, bench)
+    frontiers = []
+    for number, target in enumerate(targets, 1):
+        frontiers.append(frontier_of(target, _decompose(target, moments).energy))
+        bench.reporter.report("factorize", 0.2 + 0.5 * number / len(targets), target.name)
+    energy = _energy(settings, module, frontiers, bench)
+    chosen = {frontier.target.name: frontier.keeping(energy) for frontier in frontiers}
+    splits = tuple(Split(name, choice.ranks) for name, choice in chosen.items() if choice is not None)
+    if not splits:
+        most = max(frontier.choices[-1].energy for frontier in frontiers if frontier.choices)
+        raise UserError(
+            f"{bench.spec_field}.keep: no layer that keeps {settings.keep} of its energy gets smaller and faster; "
+            f"{most:.2%} is the most that one can keep",
+            reason="NotFactorizable",
+        )
+    factorized = split(module, splits)
+    for target in targets:
+        if (choice := chosen[target.name]) is not None:
+            layers = factorized.get_submodule(target.name)
+            assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
+            set_weights(layers, _decompose(target, moments).factors(choice.ranks), target.layer.bias)
+    with torch.no_grad():
+        check_runs(factorized, shape, module(example_of(shape)).shape, bench.spec_field, "NotFactorizable")
+    share = 1 - count_parameters(factorized) / count_parameters(module)
+    bench.reporter.report("factorize", 1, f"{share:.1%} of the parameters are gone")
+    return Applied(
+        candidate=replace(candidate, module=factorized, changes=(*candidate.changes, *splits)),
+        details={
+            "share": round(share, 6),
+            "leastEnergy": round(energy, 6),
+            "layers": [_gain(frontier, choice) for frontier in frontiers if (choice := chosen[frontier.target.name])],
+            "left": left | {f.target.name: _why_left(f, energy) for f in frontiers if chosen[f.target.name] is None},
+        },
+        notes=_notes(settings, share),
+    )
+
+
+def _moments(
+    method: FactorizeMethod, module: nn.Module, targets: Sequence[Target], bench: Bench
+) -> dict[str, torch.Tensor]:
+    if method is FactorizeMethod.SVD:
+        return {}
+    calibration = bench.need_calibration()
+    bench.reporter.report("factorize", 0.1, f"inputs of {len(targets)} layers over {len(calibration)} samples")
+    return measure_moments(module, targets, batches_of(calibration))
+
+
+def _decompose(target: Target, moments: Mapping[str, torch.Tensor]) -> Decomposition:
+    """Return the decomposition of one layer; made twice rather than kept, since all of them outweigh the model."""
+    moment = moments.get(target.name)
+    return decompose(target.layer.weight, None if moment is None else whiten(moment))
+
+
+def _energy(settings: Factorize, module: nn.Module, frontiers: Sequence[Frontier], bench: Bench) -> float:
+    """Return the share of energy that every layer keeps."""
+    if not any(frontier.choices for frontier in frontiers):
+        raise UserError(
+            f"{bench.spec_field}: no layer of the model would get smaller and faster", reason="NotFactorizable"
+        )
+    if settings.amount is None:
+        assert settings.keep is not None  # noqa: S101 — exactly one of both is given
+        return settings.keep.value
+    field, before = f"{bench.spec_field}.amount", count_parameters(module)
+    amount = settings.amount.value
+    energy = energy_for(round(amount * before), frontiers)
+    largest = sum(frontier.target.parameters - frontier.parameters_at(0) for frontier in frontiers) / before
+    if amount > largest + CLOSE_ENOUGH:
+        raise UserError(f"{field}: {settings.amount} cannot be reached; {largest:.1%} can go at the lowest ranks")
+    return energy
+
+
+def _gain(frontier: Frontier, choice: Choice) -> dict[str, Any]:
+    target = frontier.target
+    return {
+        "layer": target.name,
+        "shape": list(target.layer.weight.shape),
+        "fullRanks": list(frontier.full_ranks),
+        "ranks": list(choice.ranks),
+        "energy": round(choice.energy, 6),
+        "parameters": [target.parameters, choice.parameters],
+        "macs": [target.macs, choice.macs],
+    }
+
+
+def _why_left(frontier: Frontier, energy: float) -> str:
+    if not frontier.choices:
+        return "it would not get smaller and faster at any rank"
+    most = frontier.choices[-1].energy
+    return f"ranks that make it smaller and faster keep {most:.2%} of its energy at most, {energy:.2%} are to be kept"
+
+
+def _notes(settings: Factorize, share: float) -> tuple[str, ...]:
+    if settings.amount is None or abs(share - settings.amount.value) <= CLOSE_ENOUGH:
+        return ()
+    return (f"{settings.amount} was ordered; {share:.1%} is as near as whole ranks come.",)
