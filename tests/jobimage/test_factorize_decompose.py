@@ -142,3 +142,11 @@ def test_inputs_that_never_vary_can_be_whitened() -> None:
         whitening = whiten(moment.double())
         assert torch.allclose(whitening.root @ whitening.inverse, torch.eye(3).double())
         assert torch.allclose(whitening.root @ whitening.root.T, moment.double(), atol=1e-5)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_factors_of_a_frozen_layer_are_frozen(trains: bool) -> None:
+    layer = nn.Linear(8, 8).eval().requires_grad_(requires_grad=trains)
+    layers = smaller_layers(layer, (2,))
+    assert {parameter.requires_grad for parameter in layers.parameters()} == {trains}
+    assert not layers.training

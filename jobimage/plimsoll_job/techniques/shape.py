@@ -44,8 +44,8 @@ class Candidate:
     """The model on its way.
 
     `changes` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay
-    zero. `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only, and
-    `zero_weights` how many weights the graph's number format stores as zero.
+    zero. `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only,
+    and `zero_weights` how many weights the graph's number format stores as zero.
     """
 
     module: nn.Module
