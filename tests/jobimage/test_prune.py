@@ -22,13 +22,17 @@ def settings(amount: str, criterion: str = "Activation", granularity: str = "Str
 
 @pytest.mark.parametrize("criterion", ["Activation", "Magnitude"])
 @pytest.mark.parametrize("amount", ["20%", "50%", "72%", "90%"])
-@pytest.mark.parametrize("build", [digits_cnn, Residual, wine_mlp])
-def test_the_amount_of_parameters_is_gone_within_a_point(build: type[nn.Module], amount: str, criterion: str) -> None:
+# One coupled channel of the residual is 3.1 points, so whole channels come half of that near.
+@pytest.mark.parametrize(("build", "near"), [(digits_cnn, 0.0101), (Residual, 0.016), (wine_mlp, 0.0101)])
+def test_the_amount_of_parameters_is_gone_as_nearly_as_whole_channels_come(
+    build: type[nn.Module], near: float, amount: str, criterion: str
+) -> None:
+    torch.manual_seed(0)
     module = build().eval()
     samples = samples_of(module.input_shape, 8)  # type: ignore[arg-type]
     applied = prune.apply(settings(amount, criterion), Candidate(module), bench_of(module, calibration=samples))
     share = 1 - count_parameters(applied.candidate.module) / count_parameters(module)
-    assert share == pytest.approx(settings(amount).amount.value, abs=0.0101)
+    assert share == pytest.approx(settings(amount).amount.value, abs=near)
     assert applied.details["share"] == pytest.approx(share, abs=1e-6)
     output = applied.candidate.module(torch.from_numpy(samples.inputs))
     assert output.shape == module(torch.from_numpy(samples.inputs)).shape
