@@ -138,8 +138,8 @@ class CompressionJobSpec(Model):
             cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion != 'Magnitude') || "
             "(has(s.factorize) && s.factorize.method == 'ActivationSvd')) || has(self.data.calibration)",
             holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
-            message="is required by prune with criterion Activation or Redundancy, by factorize with method ActivationSvd "
-            "and by quantize with scheme Int8Static",
+            message="is required by prune with criterion Activation or Redundancy, by factorize with method "
+            "ActivationSvd and by quantize with scheme Int8Static",
             field="data.calibration",
             reason="FieldValueRequired",
         ),

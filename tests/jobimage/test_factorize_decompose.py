@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from plimsoll_job.techniques.factorize.decompose import Factors, decompose
+from plimsoll_job.techniques.factorize.layers import Target
 from plimsoll_job.techniques.factorize.split import set_weights, smaller_layers
-from plimsoll_job.techniques.factorize.whitening import SecondMoment, whiten
+from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
 
 
 def product(layer: nn.Module, ranks: tuple[int, ...], factors: Factors) -> nn.Sequential:
@@ -21,8 +22,12 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def moment_of(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, *batches: torch.Tensor) -> torch.Tensor:
+    return measure_moments(nn.Sequential(layer), [Target("0", layer, 1, 1)], batches)["0"]
+
+
 torch.manual_seed(0)
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, nn.Conv1d | nn.Conv2d | nn.Conv3d] = {
     "same": nn.Conv2d(6, 8, 3, padding=1),
     "strided": nn.Conv2d(6, 8, 3, stride=2, padding=1, bias=False),
     "dilated": nn.Conv2d(6, 8, (3, 2), dilation=2, padding=(2, 1)),
@@ -39,9 +44,7 @@ def test_a_convolution_at_full_rank_answers_as_before(name: str, whitened: bool)
     layer = CONVOLUTIONS[name]
     sizes = [9, 10, 7][: layer.weight.ndim - 2]
     inputs = random(4, 6, *sizes)
-    moment = SecondMoment(layer)
-    moment.add(inputs)
-    found = decompose(layer.weight, whiten(moment.mean) if whitened else None)
+    found = decompose(layer.weight, whiten(moment_of(layer, inputs)) if whitened else None)
     ranks = found.energy.shape
     assert ranks == ((6,) if name == "pointwise" else (6, 8))
     assert found.energy.ravel()[-1] == pytest.approx(1)
@@ -90,10 +93,7 @@ def test_whitened_factors_answer_better_and_as_well_as_any_can(rank: int) -> Non
     layer = nn.Linear(16, 12, bias=False)
     # Inputs of very different directions, as activations are.
     inputs = random(500, 16) * torch.logspace(0, -3, 16) @ random(16, 16, seed=1)
-    moment = SecondMoment(layer)
-    for batch in torch.split(inputs, 128):
-        moment.add(batch)
-    whitened = decompose(layer.weight, whiten(moment.mean))
+    whitened = decompose(layer.weight, whiten(moment_of(layer, *torch.split(inputs, 128))))
     answers = layer(inputs).detach()
 
     def error(factors: Factors) -> float:
@@ -110,31 +110,25 @@ def test_whitened_factors_answer_better_and_as_well_as_any_can(rank: int) -> Non
 def test_whitened_convolutions_answer_better_too() -> None:
     layer = CONVOLUTIONS["same"]
     inputs = (random(64, 8, 8, 6) * torch.logspace(0, -2, 6) @ random(6, 6, seed=1)).movedim(-1, 1)
-    moment = SecondMoment(layer)
-    moment.add(inputs)
     answers = layer(inputs)
 
     def error(factors: Factors) -> float:
         return float((product(layer, (3, 5), factors)(inputs) - answers).detach().norm())
 
-    plain, whitened = decompose(layer.weight), decompose(layer.weight, whiten(moment.mean))
+    plain, whitened = decompose(layer.weight), decompose(layer.weight, whiten(moment_of(layer, inputs)))
     assert error(whitened.factors((3, 5))) < 0.7 * error(plain.factors((3, 5)))
 
 
 def test_the_second_moment_is_of_all_batches_however_long() -> None:
     inputs = random(10, 4, 3)
-    whole, parts = SecondMoment(nn.Linear(3, 1)), SecondMoment(nn.Linear(3, 1))
-    whole.add(inputs)
-    for batch in torch.split(inputs, 4):
-        parts.add(batch)
-    assert torch.allclose(whole.mean, parts.mean)
-    assert torch.allclose(whole.mean, torch.einsum("bpi,bpj->ij", inputs, inputs).double() / 40, atol=1e-6)
+    whole, parts = (moment_of(nn.Linear(3, 1), *torch.split(inputs, size)) for size in (10, 4))
+    assert torch.allclose(whole, parts)
+    assert torch.allclose(whole, torch.einsum("bpi,bpj->ij", inputs, inputs).double() / 40, atol=1e-6)
 
 
 def test_the_second_moment_of_a_convolution_is_of_its_channels() -> None:
-    moment = SecondMoment(nn.Conv2d(2, 1, 3))
-    moment.add(torch.stack([torch.full((4, 5), 2.0), torch.full((4, 5), 3.0)])[None])
-    assert moment.mean.tolist() == [[4, 6], [6, 9]]
+    inputs = torch.stack([torch.full((4, 5), 2.0), torch.full((4, 5), 3.0)])[None]
+    assert moment_of(nn.Conv2d(2, 1, 3), inputs).tolist() == [[4, 6], [6, 9]]
 
 
 def test_inputs_that_never_vary_can_be_whitened() -> None:

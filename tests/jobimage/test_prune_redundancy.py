@@ -23,10 +23,11 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques import prune
+from plimsoll_job.techniques.moments import Moments
 from plimsoll_job.techniques.prune.compensation import compensate
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
-from plimsoll_job.techniques.prune.moments import Moments
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
+from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Applied, Candidate, Cut
 from plimsoll_job.techniques.table import TECHNIQUES
 

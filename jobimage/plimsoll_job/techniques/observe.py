@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -23,18 +24,22 @@ def observe_inputs(
     module: nn.Module, observers: Mapping[str, Callable[[torch.Tensor], None]], batches: Iterable[torch.Tensor]
 ) -> None:
     """Give each named layer's first input to its observer, at every call of every batch; the module stays as it is."""
-    hooks = [
-        module.get_submodule(name).register_forward_pre_hook(partial(_tell, observer))
-        for name, observer in observers.items()
-    ]
+    with torch.no_grad(), watching(module, observers, lambda name, inputs: observers[name](inputs)):
+        for batch in batches:
+            module(batch)
+
+
+@contextmanager
+def watching(module: nn.Module, names: Iterable[str], watch: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    """Hand the input of each of the layers, at each call, to `watch`."""
+    layers = dict(module.named_modules())
+
+    def observe(name: str, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        watch(name, inputs[0].detach())
+
+    hooks = [layers[name].register_forward_pre_hook(partial(observe, name)) for name in names]
     try:
-        with torch.no_grad():
-            for batch in batches:
-                module(batch)
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _tell(observer: Callable[[torch.Tensor], None], _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    observer(inputs[0].detach())
+        for handle in hooks:
+            handle.remove()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from plimsoll_job.techniques.factorize.layers import Target
+from plimsoll_job.techniques.moments import Moments
 from plimsoll_job.techniques.observe import observe_inputs
 
 #: Added to the second moment's diagonal, as a share of its mean: a direction that no input has must stay invertible.
@@ -23,36 +25,19 @@ class Whitening:
     inverse: torch.Tensor
 
 
-class SecondMoment:
-    """Mean of x·xᵀ over every vector of channels that has entered one layer, in all batches."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        self._channel_axis = -1 if isinstance(layer, nn.Linear) else 1
-        self._total: torch.Tensor | None = None
-        self._count = 0
-
-    def add(self, inputs: torch.Tensor) -> None:
-        """Take in one batch."""
-        vectors = inputs.movedim(self._channel_axis, -1).flatten(end_dim=-2).double().cpu()
-        products = vectors.T @ vectors
-        self._total = products if self._total is None else self._total.add_(products)
-        self._count += len(vectors)
-
-    @property
-    def mean(self) -> torch.Tensor:
-        """The mean, float64 of [channels, channels]."""
-        if self._total is None:
-            raise RuntimeError("no batch was seen")
-        return self._total / self._count
-
-
 def measure_moments(
     module: nn.Module, targets: Sequence[Target], batches: Iterable[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Return the second moment of each layer's inputs over all batches, by the layer's name."""
-    moments = {target.name: SecondMoment(target.layer) for target in targets}
-    observe_inputs(module, {name: moment.add for name, moment in moments.items()}, batches)
-    return {name: moment.mean for name, moment in moments.items()}
+    moments = {target.name: Moments(target.layer.weight.shape[1]) for target in targets}
+    observers = {target.name: partial(_add, moments[target.name], target.layer) for target in targets}
+    observe_inputs(module, observers, batches)
+    return {name: moment.second(centred=False) for name, moment in moments.items()}
+
+
+def _add(moments: Moments, layer: nn.Module, inputs: torch.Tensor) -> None:
+    channel_axis = -1 if isinstance(layer, nn.Linear) else 1
+    moments.add(inputs.movedim(channel_axis, -1).flatten(end_dim=-2))
 
 
 def whiten(moment: torch.Tensor) -> Whitening:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from plimsoll_job.techniques.moments import Moments
+from plimsoll_job.techniques.observe import watching
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
-from plimsoll_job.techniques.prune.moments import Moments, watching
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
 from plimsoll_job.techniques.shape import Cut
 

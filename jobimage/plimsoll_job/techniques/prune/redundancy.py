@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from plimsoll_job.techniques.moments import Moments
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.importance import Scores
-from plimsoll_job.techniques.prune.moments import Moments, moments_of
+from plimsoll_job.techniques.prune.moments import moments_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
 
 #: Share of the channels' mean energy that counts as noise: it makes the second moments of duplicates invertible.
