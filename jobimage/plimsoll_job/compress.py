@@ -15,8 +15,9 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import ModuleFigures, count
 from plimsoll_job.load.data import Samples, read_samples
+from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, load_model
-from plimsoll_job.load.signature import sample_shape_of
+from plimsoll_job.load.signature import signature_of
 from plimsoll_job.load.store import Store
 from plimsoll_job.packages import package_versions
 from plimsoll_job.progress import Reporter
@@ -39,7 +40,7 @@ class Loaded:
     source: SourceModel
     train: Samples | None
     calibration: Samples | None
-    sample_shape: tuple[int, ...]
+    signature: Signature
 
 
 def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
@@ -49,7 +50,7 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
     done = Work(work_path).finished()
     if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
         loaded = load(plan, store, reporter.part(0, 0.05))
-        work = Work(work_path, loaded.sample_shape)
+        work = Work(work_path, loaded.signature)
         baseline = publish_baseline(plan, loaded, store, reporter.part(0.05, 0.1))
         candidate, records = take_steps(plan, loaded, work, reporter.part(0.1, 0.9))
         artifact = publish_candidate(
@@ -92,13 +93,13 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
                 f"spec.data.calibration.samples: {wanted} are wanted, {plan.calibration.uri} has {len(calibration)}"
             )
         calibration = calibration.draw(wanted or len(calibration), plan.seed)
-    shape = sample_shape_of(
+    signature = signature_of(
         source.build(), {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}
     )
-    torch.set_num_threads(thread_count(count(source.build(), shape).macs * TYPICAL_BATCH))
+    torch.set_num_threads(thread_count(count(source.build(), signature).macs * TYPICAL_BATCH))
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
-    return Loaded(source, train, calibration, shape)
+    return Loaded(source, train, calibration, signature)
 
 
 def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:
@@ -110,8 +111,8 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         architecture=loaded.source.factory,
         packages=package_versions(PACKAGES),
     )
-    graph = export_onnx(module, loaded.sample_shape)
-    manifest = build_manifest(graph, count(module, loaded.sample_shape), lineage)
+    graph = export_onnx(module, loaded.signature)
+    manifest = build_manifest(graph, count(module, loaded.signature), lineage)
     reporter.report("analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample")
     return publish_artifact(manifest, graph, plan.output.uri, store)
 
@@ -138,7 +139,7 @@ def take_step(
     spec_field = f"spec.steps[{index}].{technique}"
     bench = Bench(
         source=loaded.source,
-        sample_shape=loaded.sample_shape,
+        signature=loaded.signature,
         train=loaded.train,
         calibration=loaded.calibration,
         seed=plan.seed * 1_000 + index,
@@ -168,7 +169,7 @@ def take_step(
 
 def figures_of(candidate: Candidate, loaded: Loaded) -> ModuleFigures:
     """Return the candidate's counts; weights that its number format rounded to zero are zero."""
-    figures = count(candidate.module, loaded.sample_shape)
+    figures = count(candidate.module, loaded.signature)
     return replace(figures, nonzero=min(figures.nonzero, figures.parameters - candidate.zero_weights))
 
 
@@ -184,7 +185,7 @@ def publish_candidate(
 ) -> ArtifactRef:
     """Export what the steps made, unless a step did so already, and publish it with its lineage."""
     reporter.report("export", 0)
-    graph = candidate.graph or export_onnx(candidate.module, loaded.sample_shape)
+    graph = candidate.graph or export_onnx(candidate.module, loaded.signature)
     lineage = Lineage(
         plan_digest=plan.content_digest(),
         source_digest=loaded.source.digest,

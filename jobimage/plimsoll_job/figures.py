@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from plimsoll_job.load.inputs import Signature
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
@@ -21,13 +22,13 @@ class ModuleFigures:
     macs: int
 
 
-def count(module: nn.Module, sample_shape: Sequence[int]) -> ModuleFigures:
+def count(module: nn.Module, signature: Signature) -> ModuleFigures:
     """Return the counts; multiply-accumulates are those of convolutions and linear layers."""
     parameters = list(module.parameters())
     return ModuleFigures(
         parameters=sum(parameter.numel() for parameter in parameters),
         nonzero=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
-        macs=_count_macs(module, sample_shape),
+        macs=_count_macs(module, signature),
     )
 
 
@@ -36,12 +37,18 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def example_of(sample_shape: Sequence[int], batch: int = 2) -> torch.Tensor:
-    """Return a batch of normal random numbers, always the same for one shape."""
-    return torch.randn((batch, *sample_shape), generator=torch.Generator().manual_seed(0))
+def example_of(signature: Signature, batch: int = 2) -> tuple[torch.Tensor, ...]:
+    """Return a batch of random inputs, always the same for one signature: normal, or whole numbers of their range."""
+    chance = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn((batch, *one.shape), generator=chance)
+        if one.dtype == "float32"
+        else torch.randint(one.values, (batch, *one.shape), generator=chance, dtype=getattr(torch, one.dtype))
+        for one in signature
+    )
 
 
-def _count_macs(module: nn.Module, sample_shape: Sequence[int]) -> int:
+def _count_macs(module: nn.Module, signature: Signature) -> int:
     total = 0
 
     def add(layer: nn.Module, _: object, output: torch.Tensor) -> None:
@@ -54,7 +61,7 @@ def _count_macs(module: nn.Module, sample_shape: Sequence[int]) -> int:
     hooks = [layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, WEIGHTED)]
     try:
         with torch.no_grad():
-            module(example_of(sample_shape))
+            module(*example_of(signature))
     finally:
         for hook in hooks:
             hook.remove()

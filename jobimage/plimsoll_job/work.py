@@ -18,6 +18,7 @@ from safetensors.torch import save as save_safetensors
 from plimsoll_api.artifact import ArtifactRef, StepRecord
 from plimsoll_api.model import Model, digest_of
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, load_strictly
 from plimsoll_job.publish.files import write_directory, write_file
 from plimsoll_job.techniques.replay import replay
@@ -52,7 +53,7 @@ class Work:
     """The work directory of one plan."""
 
     directory: Path
-    sample_shape: tuple[int, ...] = ()
+    signature: Signature = ()
 
     def save(self, index: int, candidate: Candidate, records: list[StepRecord]) -> None:
         """Keep the candidate as it is after the step of this index."""
@@ -103,7 +104,7 @@ class Work:
         if digest_of(weights) != state.weights_digest or (graph is not None and digest_of(graph) != state.graph_digest):
             return None
         try:
-            module = replay(source.build(), self.sample_shape, state.changes)
+            module = replay(source.build(), self.signature, state.changes)
             load_strictly(module, load_safetensors(weights), "work directory")
         except (UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
             return None

@@ -7,6 +7,7 @@ from torch import nn
 
 from plimsoll_api.report import Progress
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import SINGLE_INPUT, single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.shape import Bench
@@ -15,7 +16,7 @@ from plimsoll_job.techniques.shape import Bench
 def samples_of(shape: tuple[int, ...], count: int = 40, classes: int = 3, seed: int = 0) -> Samples:
     chance = np.random.default_rng(seed)
     inputs = chance.standard_normal((count, *shape)).astype(np.float32)
-    return Samples(inputs, chance.integers(0, classes, count), digest="sha256:" + "0" * 64)
+    return Samples({SINGLE_INPUT: inputs}, chance.integers(0, classes, count), digest="sha256:" + "0" * 64)
 
 
 def bench_of(
@@ -28,7 +29,7 @@ def bench_of(
 ) -> Bench:
     shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
     source = SourceModel(factory=factory, digest="sha256:" + "0" * 64, weights=module.state_dict())
-    return Bench(source, shape, train, calibration, seed, "spec.steps[0].prune", Reporter(emit=_say_nothing))
+    return Bench(source, single(shape), train, calibration, seed, "spec.steps[0].prune", Reporter(emit=_say_nothing))
 
 
 def _say_nothing(progress: Progress) -> None:

@@ -154,11 +154,9 @@ def test_a_damaged_state_is_passed_over(claims: Claims, monkeypatch: pytest.Monk
 def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:
     plan = claims.plan([PRUNE, UNSTRUCTURED])
     loaded = flow.load(plan, store, Reporter(emit=lambda _: None))
-    work = Work(tmp_path / "work", loaded.sample_shape)
+    work = Work(tmp_path / "work", loaded.signature)
     candidate, records = flow.take_steps(plan, loaded, work, Reporter(emit=lambda _: None))
-    finished, again, same_records = Work(tmp_path / "work", loaded.sample_shape).resume(
-        2, load_model(plan.model, store)
-    )
+    finished, again, same_records = Work(tmp_path / "work", loaded.signature).resume(2, load_model(plan.model, store))
     assert finished == 2
     assert (again.changes, again.sparse, same_records) == (candidate.changes, candidate.sparse, records)
     assert again.fingerprint() == candidate.fingerprint()

@@ -10,7 +10,7 @@ import pytest
 
 from plimsoll_api.spec import DataSource
 from plimsoll_job.errors import UserError
-from plimsoll_job.load.data import Samples, check_classes, check_shape, read_samples
+from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
 from plimsoll_job.load.store import Store
 
 INPUTS = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
@@ -56,8 +56,8 @@ def refused(folder: Folder, *arguments: Any, **options: Any) -> str:
 def test_arrays_of_npz(folder: Folder) -> None:
     uri = folder.npz(inputs=INPUTS.astype(np.float64), labels=LABELS.astype(np.uint8), part=np.array(list("aabbcc")))
     samples = folder.read(uri, ["part"])
-    assert samples.inputs.dtype == np.float32
-    assert samples.shape == (2, 2)
+    assert samples.inputs["inputs"].dtype == np.float32
+    assert samples.inputs["inputs"].shape == (6, 2, 2)
     assert samples.labels is not None
     assert samples.labels.tolist() == LABELS.tolist()
     assert samples.columns["part"].tolist() == list("aabbcc")
@@ -65,34 +65,36 @@ def test_arrays_of_npz(folder: Folder) -> None:
 
 def test_a_column_of_lists(folder: Folder) -> None:
     uri = folder.parquet(inputs=INPUTS.reshape(6, 4).tolist(), labels=LABELS)
-    assert np.array_equal(folder.read(uri).inputs, INPUTS.reshape(6, 4))
+    assert np.array_equal(folder.read(uri).inputs["inputs"], INPUTS.reshape(6, 4))
 
 
 def test_a_column_of_fixed_size_lists(folder: Folder) -> None:
     lists = pa.FixedSizeListArray.from_arrays(pa.array(INPUTS.ravel()), 4)
-    assert np.array_equal(folder.read(folder.parquet(inputs=lists, labels=LABELS)).inputs, INPUTS.reshape(6, 4))
+    assert np.array_equal(
+        folder.read(folder.parquet(inputs=lists, labels=LABELS)).inputs["inputs"], INPUTS.reshape(6, 4)
+    )
 
 
 def test_a_column_of_lists_of_lists(folder: Folder) -> None:
-    assert np.array_equal(folder.read(folder.parquet(inputs=INPUTS.tolist(), labels=LABELS)).inputs, INPUTS)
+    assert np.array_equal(folder.read(folder.parquet(inputs=INPUTS.tolist(), labels=LABELS)).inputs["inputs"], INPUTS)
 
 
 def test_a_column_of_fixed_shape_tensors(folder: Folder) -> None:
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(INPUTS)
-    assert np.array_equal(folder.read(folder.parquet(inputs=tensors, labels=LABELS)).inputs, INPUTS)
+    assert np.array_equal(folder.read(folder.parquet(inputs=tensors, labels=LABELS)).inputs["inputs"], INPUTS)
 
 
 @pytest.mark.parametrize("kind", ["npz", "parquet"])
 def test_several_numbers_a_sample_are_stacked_in_the_order_of_the_field(folder: Folder, kind: str) -> None:
     uri = getattr(folder, kind)(width=np.arange(6), height=np.arange(6) * 0.5, labels=LABELS)
     samples = folder.read(uri, inputs=["height", "width"])
-    assert samples.inputs.tolist() == [[number * 0.5, number] for number in range(6)]
+    assert samples.inputs["inputs"].tolist() == [[number * 0.5, number] for number in range(6)]
 
 
 def test_row_groups_are_joined(folder: Folder) -> None:
     table = pa.table({"inputs": INPUTS.reshape(6, 4).tolist(), "labels": LABELS})
     pq.write_table(table, folder.path / "set.parquet", row_group_size=2)
-    assert np.array_equal(folder.read("pvc://data/set.parquet").inputs, INPUTS.reshape(6, 4))
+    assert np.array_equal(folder.read("pvc://data/set.parquet").inputs["inputs"], INPUTS.reshape(6, 4))
 
 
 def test_labels_are_not_asked_for_where_they_are_not_used(folder: Folder) -> None:
@@ -101,10 +103,10 @@ def test_labels_are_not_asked_for_where_they_are_not_used(folder: Folder) -> Non
 
 def test_samples_are_drawn_without_replacement_by_the_seed(folder: Folder) -> None:
     samples = folder.read(folder.npz(inputs=np.arange(100), labels=np.zeros(100, int)))
-    drawn = [samples.draw(10, seed).inputs.ravel().tolist() for seed in (0, 0, 1)]
+    drawn = [samples.draw(10, seed).inputs["inputs"].ravel().tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 10
-    assert samples.draw(100, 7).inputs.ravel().tolist() == list(range(100))
+    assert samples.draw(100, 7).inputs["inputs"].ravel().tolist() == list(range(100))
 
 
 @pytest.mark.parametrize(
@@ -181,9 +183,15 @@ def test_labels_beyond_the_classes_are_refused() -> None:
 
 
 def test_samples_of_another_shape_are_refused() -> None:
-    samples = Samples(INPUTS, None, "")
-    check_shape(samples, (2, 2), "f")
-    check_shape(samples, (2, None), "f")
+    samples = Samples({"inputs": INPUTS}, None, "")
+    check_inputs(samples, {"inputs": (2, 2)}, "f")
+    check_inputs(samples, {"inputs": (2, None)}, "f")
     for expected in ((2, 3), (4,), (1, 2, 2)):
         with pytest.raises(UserError, match=r"f: one sample has the shape \[2, 2\], the model takes"):
-            check_shape(samples, expected, "f")
+            check_inputs(samples, {"inputs": expected}, "f")
+
+
+def test_samples_of_other_inputs_are_refused() -> None:
+    samples = Samples({"inputs": INPUTS}, None, "")
+    with pytest.raises(UserError, match=r"f: the data gives inputs, the model takes input_ids, attention_mask"):
+        check_inputs(samples, {"input_ids": (2,), "attention_mask": (2,)}, "f")

@@ -108,7 +108,7 @@ def test_long_curves_keep_first_and_last() -> None:
 
 def test_a_diverging_training_blames_the_learning_rate() -> None:
     wild = samples_of((13,), 50)
-    wild.inputs[:] = 3e38
+    wild.inputs["inputs"][:] = 3e38
     with pytest.raises(UserError, match=r"learningRate: training diverged"):
         distill.apply(settings(epochs=5), student(), bench_of(teacher(), train=wild))
 

@@ -11,6 +11,7 @@ from torch import nn
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import opset, signature
 from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.load.inputs import single
 from plimsoll_job.zoo import digits_cnn
 
 
@@ -30,12 +31,12 @@ class OneSample(nn.Module):
 def test_the_batch_is_free(batch: int) -> None:
     module = residual().eval()
     inputs = torch.randn(batch, 3, 8, 8)
-    (given,) = ort.InferenceSession(export_onnx(module, (3, 8, 8))).run(None, {"inputs": inputs.numpy()})
+    (given,) = ort.InferenceSession(export_onnx(module, single((3, 8, 8)))).run(None, {"inputs": inputs.numpy()})
     assert np.allclose(given, module(inputs).detach().numpy(), atol=1e-5)
 
 
 def test_the_signature_leaves_the_batch_open() -> None:
-    model = onnx.load_from_string(export_onnx(digits_cnn(), (1, 8, 8)))
+    model = onnx.load_from_string(export_onnx(digits_cnn(), single((1, 8, 8))))
     (taken,), (given,) = signature(model)
     assert (taken.name, taken.dtype, taken.shape) == ("inputs", "float32", [None, 1, 8, 8])
     assert (given.name, given.dtype, given.shape) == ("logits", "float32", [None, 10])
@@ -43,11 +44,11 @@ def test_the_signature_leaves_the_batch_open() -> None:
 
 
 def test_the_same_module_gives_the_same_bytes() -> None:
-    assert export_onnx(residual(), (3, 8, 8)) == export_onnx(residual(), (3, 8, 8))
+    assert export_onnx(residual(), single((3, 8, 8))) == export_onnx(residual(), single((3, 8, 8)))
 
 
 def test_the_file_is_the_weights_and_little_else() -> None:
-    graph = export_onnx(digits_cnn(), (1, 8, 8))
+    graph = export_onnx(digits_cnn(), single((1, 8, 8)))
     assert len(graph) < 4 * 326_346 + 2_000
     model = onnx.load_from_string(graph)
     onnx.checker.check_model(model)
@@ -57,7 +58,7 @@ def test_the_file_is_the_weights_and_little_else() -> None:
 
 def test_an_export_that_answers_otherwise_is_refused() -> None:
     with pytest.raises(UserError, match="answers otherwise than the module at batch 1"):
-        export_onnx(OneSample().eval(), (4,))
+        export_onnx(OneSample().eval(), single((4,)))
 
 
 def test_what_torch_cannot_export_is_refused() -> None:
@@ -67,4 +68,4 @@ def test_what_torch_cannot_export_is_refused() -> None:
             return answers
 
     with pytest.raises(UserError, match="cannot be exported to ONNX"):
-        export_onnx(Untraceable(), (4,))
+        export_onnx(Untraceable(), single((4,)))

@@ -14,6 +14,7 @@ from plimsoll_api.spec import Distill, Factorize, Prune, Quantize
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, count_parameters
+from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import distill, factorize, prune, quantize
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Applied, Candidate, Cut, Split
@@ -51,7 +52,7 @@ def test_the_amount_of_parameters_is_gone_within_a_point(build: type[nn.Module],
 @pytest.mark.parametrize("method", ["Svd", "ActivationSvd"])
 def test_every_layer_keeps_the_energy_gets_smaller_and_faster_or_is_left(cnn: nn.Module, method: str) -> None:
     applied = factorized(cnn, method, keep="70%")
-    before, after = (count(module, (1, 8, 8)) for module in (cnn, applied.candidate.module))
+    before, after = (count(module, single((1, 8, 8))) for module in (cnn, applied.candidate.module))
     layers = applied.details["layers"]
     assert {layer["layer"] for layer in layers} | applied.details["left"].keys() == {
         "features.0", "features.3", "features.7", "features.10", "classifier.2", "classifier.4",
@@ -87,7 +88,7 @@ def test_a_layer_that_would_not_gain_is_left_and_said_so() -> None:
 
 
 def test_more_energy_gives_nearer_answers(cnn: nn.Module) -> None:
-    inputs = torch.from_numpy(samples_of((1, 8, 8), 20).inputs)
+    inputs = torch.from_numpy(samples_of((1, 8, 8), 20).inputs["inputs"])
     with torch.no_grad():
         errors = [
             float((factorized(cnn, "ActivationSvd", keep=keep).candidate.module(inputs) - cnn(inputs)).norm())
@@ -105,9 +106,9 @@ def test_the_given_module_stays_as_it_was_and_the_same_order_gives_the_same_fact
 
 def test_the_export_answers_as_the_module(cnn: nn.Module) -> None:
     module = factorized(cnn, "ActivationSvd", amount="60%").candidate.module
-    graph = export_onnx(module, (1, 8, 8))
+    graph = export_onnx(module, single((1, 8, 8)))
     assert len(graph) < 0.45 * 4 * 326_346
-    inputs = samples_of((1, 8, 8), 7, seed=1).inputs
+    inputs = samples_of((1, 8, 8), 7, seed=1).inputs["inputs"]
     (answers,) = ort.InferenceSession(graph).run(None, {"inputs": inputs})
     assert np.allclose(answers, module(torch.from_numpy(inputs)).detach().numpy(), atol=1e-5)
 
@@ -130,9 +131,9 @@ def test_factorized_models_are_pruned_trained_and_quantized() -> None:
     kinds = [type(change) for change in made.changes]
     first, last = kinds.index(Split), len(kinds) - kinds[::-1].index(Split)
     assert set(kinds[:first]) == {Cut} == set(kinds[last:])
-    replayed = replay(residual().eval(), (3, 8, 8), made.changes)
+    replayed = replay(residual().eval(), single((3, 8, 8)), made.changes)
     replayed.load_state_dict(made.module.state_dict(), strict=True)
-    inputs = torch.from_numpy(samples.inputs)
+    inputs = torch.from_numpy(samples.inputs["inputs"])
     assert torch.equal(replayed(inputs), made.module(inputs))
     int8 = quantize.apply(Quantize.model_validate({"scheme": "Int8Static"}), made, bench)
     assert int8.details["weightTypes"].keys() == {"int8"}

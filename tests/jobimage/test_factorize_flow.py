@@ -60,7 +60,7 @@ def test_cuts_and_factors_come_back_from_the_work_directory_in_their_order(
 ) -> None:
     plan = claims.plan([CUT, FACTORIZE, CUT])
     loaded = flow.load(plan, store, Reporter(emit=lambda _: None))
-    work = Work(tmp_path / "work", loaded.sample_shape)
+    work = Work(tmp_path / "work", loaded.signature)
     candidate, records = flow.take_steps(plan, loaded, work, Reporter(emit=lambda _: None))
     finished, again, same_records = work.resume(3, load_model(plan.model, store))
     assert (finished, again.changes, same_records) == (3, candidate.changes, records)

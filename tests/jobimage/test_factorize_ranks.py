@@ -8,6 +8,7 @@ from tests.jobimage.modules import residual
 from torch import nn
 
 from plimsoll_job.figures import count
+from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.factorize.layers import Target, find_targets
 from plimsoll_job.techniques.factorize.ranks import Frontier, energy_for, frontier_of
 from plimsoll_job.techniques.factorize.split import smaller_layers
@@ -29,12 +30,12 @@ def falling(size: int, power: float) -> NDArray[np.float64]:
 def test_costs_are_those_of_the_layers_that_are_made(layer: nn.Module) -> None:
     shape = {2: (12,), 3: (12, 10), 4: (12, 10, 10)}[layer.get_parameter("weight").ndim]
     module = nn.Sequential(layer)
-    (target,), left = find_targets(module, shape)
+    (target,), left = find_targets(module, single(shape))
     assert not left
-    figures = count(module, shape)
+    figures = count(module, single(shape))
     assert (target.parameters, target.macs) == (figures.parameters, figures.macs)
     for ranks in [(1,), (5,), (9,)] if target.is_matrix else [(2, 3), (12, 4), (5, 9)]:
-        made = count(nn.Sequential(smaller_layers(layer, ranks)), shape)
+        made = count(nn.Sequential(smaller_layers(layer, ranks)), single(shape))
         assert int(target.factor_parameters(np.array([ranks]))[0]) == made.parameters
         assert int(target.factor_macs(np.array([ranks]))[0]) == made.macs
 
@@ -50,7 +51,7 @@ def test_a_frontier_holds_what_gains_only_and_rises() -> None:
 
 def test_ranks_that_save_parameters_but_no_operations_are_left_out() -> None:
     layer = nn.Conv2d(8, 8, 3, stride=4, padding=1)
-    (target,), _ = find_targets(nn.Sequential(layer), (8, 8, 8))
+    (target,), _ = find_targets(nn.Sequential(layer), single((8, 8, 8)))
     grid = np.add.outer(np.arange(1, 9), np.arange(1, 9)) / 16
     frontier = frontier_of(target, grid)
     assert frontier.choices
@@ -112,7 +113,7 @@ class Odd(nn.Module):
 
 
 def test_layers_that_cannot_be_replaced_are_left_with_the_reason() -> None:
-    targets, left = find_targets(Odd().eval(), (5, 16))
+    targets, left = find_targets(Odd().eval(), single((5, 16)))
     assert [target.name for target in targets] == ["plain"]
     assert targets[0].positions_in == targets[0].positions_out == 5
     assert left == {
@@ -126,11 +127,11 @@ def test_layers_that_cannot_be_replaced_are_left_with_the_reason() -> None:
 
 
 def test_a_layer_that_is_the_whole_model_is_left() -> None:
-    assert find_targets(nn.Linear(3, 3), (3,)) == ([], {"": "it is the whole model"})
+    assert find_targets(nn.Linear(3, 3), single((3,))) == ([], {"": "it is the whole model"})
 
 
 def test_positions_are_those_of_one_sample() -> None:
-    targets, _ = find_targets(residual().eval(), (3, 8, 8))
+    targets, _ = find_targets(residual().eval(), single((3, 8, 8)))
     assert {target.name: (target.positions_in, target.positions_out) for target in targets} == {
         "stem.0": (64, 64), "inner.0": (64, 64), "outer.0": (64, 64), "head": (1, 1),
     }  # fmt: skip

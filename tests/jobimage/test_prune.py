@@ -9,6 +9,7 @@ from torch import nn
 from plimsoll_api.spec import Prune
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, count_parameters
+from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import prune
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.replay import replay
@@ -34,14 +35,14 @@ def test_the_amount_of_parameters_is_gone_as_nearly_as_whole_channels_come(
     share = 1 - count_parameters(applied.candidate.module) / count_parameters(module)
     assert share == pytest.approx(settings(amount).amount.value, abs=near)
     assert applied.details["share"] == pytest.approx(share, abs=1e-6)
-    output = applied.candidate.module(torch.from_numpy(samples.inputs))
-    assert output.shape == module(torch.from_numpy(samples.inputs)).shape
+    output = applied.candidate.module(torch.from_numpy(samples.inputs["inputs"]))
+    assert output.shape == module(torch.from_numpy(samples.inputs["inputs"])).shape
 
 
 def test_operations_go_with_the_channels() -> None:
     module = digits_cnn().eval()
     applied = prune.apply(settings("60%", "Magnitude"), Candidate(module), bench_of(module))
-    before, after = (count(one, (1, 8, 8)) for one in (module, applied.candidate.module))
+    before, after = (count(one, single((1, 8, 8))) for one in (module, applied.candidate.module))
     assert after.macs < 0.6 * before.macs
     assert after.nonzero <= after.parameters < 0.41 * before.parameters
 
@@ -53,14 +54,14 @@ def test_the_given_module_stays_as_it_was() -> None:
 
 
 def test_channels_that_are_added_go_together() -> None:
-    inner, added = find_groups(Residual().eval(), (3, 8, 8))
+    inner, added = find_groups(Residual().eval(), single((3, 8, 8)))
     assert {member.name for member in inner.producers} == {"inner.0"}
     assert {member.name for member in added.producers} == {"stem.0", "outer.0"}
     assert {member.name for member in added.consumers} == {"inner.0", "head"}
 
 
 def test_the_output_layer_is_no_group() -> None:
-    assert "layers.5" not in {group.root for group in find_groups(wine_mlp().eval(), (13,))}
+    assert "layers.5" not in {group.root for group in find_groups(wine_mlp().eval(), single((13,)))}
 
 
 def test_channels_without_effect_go_first_and_change_no_answer() -> None:
@@ -73,7 +74,7 @@ def test_channels_without_effect_go_first_and_change_no_answer() -> None:
     pruned = prune.apply(settings("40%"), Candidate(module), bench_of(module, calibration=samples)).candidate
     (channels,) = [one.channels for one in pruned.changes if isinstance(one, Cut) and one.layer == "conv"]
     assert set(channels) <= set(dead)
-    inputs = torch.from_numpy(samples.inputs)
+    inputs = torch.from_numpy(samples.inputs["inputs"])
     assert torch.allclose(pruned.module(inputs), module(inputs), atol=1e-6)
 
 
@@ -82,7 +83,7 @@ def test_cuts_replayed_on_the_factorys_module_give_the_same_shapes() -> None:
     bench = bench_of(module, calibration=samples_of((3, 8, 8), 8))
     once = prune.apply(settings("30%"), Candidate(module), bench).candidate
     twice = prune.apply(settings("30%"), once, bench).candidate
-    replayed = replay(residual().eval(), (3, 8, 8), twice.changes)
+    replayed = replay(residual().eval(), single((3, 8, 8)), twice.changes)
     replayed.load_state_dict(twice.module.state_dict(), strict=True)
     inputs = torch.randn(2, 3, 8, 8)
     assert torch.equal(replayed(inputs), twice.module(inputs))
@@ -90,7 +91,7 @@ def test_cuts_replayed_on_the_factorys_module_give_the_same_shapes() -> None:
 
 def test_frozen_parameters_do_not_hide_their_layers() -> None:
     module = residual().eval().requires_grad_(requires_grad=False)
-    assert len(find_groups(module, (3, 8, 8))) == 2
+    assert len(find_groups(module, single((3, 8, 8)))) == 2
     assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -100,12 +101,12 @@ def test_a_model_that_cannot_be_traced_is_refused() -> None:
             raise LookupError("no way")
 
     with pytest.raises(UserError, match="structured pruning cannot follow this model: no way"):
-        find_groups(Opaque(), (3,))
+        find_groups(Opaque(), single((3,)))
 
 
 def test_cuts_of_a_layer_keep_the_others_weights() -> None:
     module = wine_mlp().eval()
-    pruned = cut(module, (13,), [Cut("layers.1", (0, 2))])
+    pruned = cut(module, single((13,)), [Cut("layers.1", (0, 2))])
     kept = [1, *range(3, 64)]
     assert torch.equal(pruned.get_parameter("layers.1.weight"), module.get_parameter("layers.1.weight")[kept])
     assert torch.equal(pruned.get_parameter("layers.3.weight"), module.get_parameter("layers.3.weight")[:, kept])
@@ -151,7 +152,7 @@ def test_unstructured_pruning_zeroes_the_smallest_weights_of_the_whole_model() -
     assert int((after == 0).sum()) == round(0.4 * count_parameters(module))
     assert before[after == 0].abs().max() <= before[after != 0].abs().min()
     assert torch.equal(before[after != 0], after[after != 0])
-    assert count(pruned, (13,)).parameters == count_parameters(module)
+    assert count(pruned, single((13,))).parameters == count_parameters(module)
     assert "latency stay as they are" in applied.notes[0]
 
 

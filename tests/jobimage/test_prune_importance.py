@@ -6,6 +6,7 @@ import torch
 from tests.jobimage.modules import Flattened, Residual
 from torch import nn
 
+from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.prune.coupling import find_groups
 from plimsoll_job.techniques.prune.importance import MeanAbsoluteInput, activation_scores, magnitude_scores
 from plimsoll_job.zoo import wine_mlp
@@ -14,9 +15,9 @@ from plimsoll_job.zoo import wine_mlp
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 100])
 def test_streaming_over_batches_equals_the_whole(batch_size: int) -> None:
     module, inputs = Residual().eval(), torch.randn(100, 3, 8, 8)
-    groups = find_groups(module, (3, 8, 8))
-    whole = activation_scores(module, groups, [inputs])
-    streamed = activation_scores(module, groups, inputs.split(batch_size))  # type: ignore[no-untyped-call]
+    groups = find_groups(module, single((3, 8, 8)))
+    whole = activation_scores(module, groups, [(inputs,)])
+    streamed = activation_scores(module, groups, [(one,) for one in inputs.split(batch_size)])  # type: ignore[no-untyped-call]
     for root, scores in whole.items():
         assert np.allclose(streamed[root], scores, rtol=1e-5)
 
@@ -48,7 +49,7 @@ def test_features_of_a_flattened_channel_count_for_that_channel() -> None:
     module = Flattened().eval()
     with torch.no_grad():
         module.conv.weight[3], module.conv.bias[3] = 0.0, 0.0  # type: ignore[index]
-    scores = activation_scores(module, find_groups(module, (1, 4, 4)), [torch.rand(16, 1, 4, 4)])
+    scores = activation_scores(module, find_groups(module, single((1, 4, 4))), [(torch.rand(16, 1, 4, 4),)])
     assert scores["conv"][3] == 0
     assert (np.delete(scores["conv"], 3) > 0).all()
 
@@ -59,14 +60,14 @@ def test_the_norm_of_a_channel_sums_over_all_that_goes_with_it() -> None:
     with torch.no_grad():
         first.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 0.0]]))
         last.weight.copy_(torch.tensor([[4.0, 5.0]]))
-    scores = magnitude_scores(module, find_groups(module, (2,)))
+    scores = magnitude_scores(module, find_groups(module, single((2,))))
     assert scores["0"].tolist() == [1.0, 1.0]  # sqrt(9 + 16) and sqrt(25), each over their mean
 
 
 def test_each_group_has_the_mean_one() -> None:
     module = wine_mlp().eval()
     for scores in (
-        magnitude_scores(module, find_groups(module, (13,))),
-        activation_scores(module, find_groups(module, (13,)), [torch.randn(8, 13)]),
+        magnitude_scores(module, find_groups(module, single((13,)))),
+        activation_scores(module, find_groups(module, single((13,))), [(torch.randn(8, 13),)]),
     ):
         assert [float(values.mean()) for values in scores.values()] == pytest.approx([1.0, 1.0])

@@ -20,6 +20,7 @@ from plimsoll_job.examples.digits import CALIBRATION_SAMPLES, TRAIN_SAMPLES, loa
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import WEIGHTED, count_parameters
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import single
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques import prune
@@ -56,8 +57,8 @@ def pruned(module: nn.Module, samples: Samples, amount: str, criterion: str = "R
 
 
 def refitted(module: nn.Module, shape: tuple[int, ...], inputs: torch.Tensor, one: Cut) -> nn.Module:
-    less = cut(module, shape, [one])
-    compensate(module, less, find_groups(module, shape), [one], lambda: inputs.split(16))  # type: ignore[no-untyped-call]
+    less = cut(module, single(shape), [one])
+    compensate(module, less, find_groups(module, single(shape)), [one], lambda: [(one,) for one in inputs.split(16)])  # type: ignore[no-untyped-call]
     return less
 
 
@@ -90,14 +91,14 @@ def test_a_channel_that_repeats_another_goes_first_and_is_not_missed(
     module = built(build)
     shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
     copy_channel(module, layers, source=1, target=4, factor=factor)
-    inputs = torch.from_numpy(samples_of(shape, 64).inputs)
-    scores = redundancy_scores(module, find_groups(module, shape), [inputs])[root]
+    inputs = torch.from_numpy(samples_of(shape, 64).inputs["inputs"])
+    scores = redundancy_scores(module, find_groups(module, single(shape)), [(inputs,)])[root]
     first = 1 if scores[1] < scores[4] else 4
     assert scores[first] < 1e-3 * scores.mean(where=scores < float("inf"))
     with torch.no_grad():
         less = refitted(module, shape, inputs, Cut(root, (first,)))
-        plain = cut(module, shape, [Cut(root, (first,))])
-        others = torch.from_numpy(samples_of(shape, 32, seed=1).inputs)
+        plain = cut(module, single(shape), [Cut(root, (first,))])
+        others = torch.from_numpy(samples_of(shape, 32, seed=1).inputs["inputs"])
         assert torch.allclose(less(others), module(others), atol=1e-4)
         assert not torch.allclose(plain(others), module(others), atol=1e-3)
 
@@ -109,8 +110,8 @@ def test_a_linear_combination_of_channels_goes_first_and_is_not_missed() -> None
         assert isinstance(first, nn.Linear)
         first.weight[5] = 0.5 * first.weight[0] - 2 * first.weight[1] + first.weight[2]
         first.bias[5] = 0.5 * first.bias[0] - 2 * first.bias[1] + first.bias[2] + 3
-    inputs = torch.from_numpy(samples_of((6,), 64).inputs)
-    scores = redundancy_scores(module, find_groups(module, (6,)), [inputs])["mix"]
+    inputs = torch.from_numpy(samples_of((6,), 64).inputs["inputs"])
+    scores = redundancy_scores(module, find_groups(module, single((6,))), [(inputs,)])["mix"]
     assert scores[[0, 1, 2, 5]].min() == scores.min() < 1e-4 * scores[3]
     less = refitted(module, (6,), inputs, Cut("mix", (5,)))
     assert torch.allclose(less(inputs), module(inputs), atol=1e-4)
@@ -121,11 +122,11 @@ def test_channels_of_a_residual_sum_go_together_and_every_reader_is_refitted() -
     copy_channel(module, ["stem.0", "stem.1"], source=1, target=4)
     copy_channel(module, ["outer.0", "outer.1"], source=1, target=4)
     samples = samples_of((3, 8, 8), 64)
-    inputs = torch.from_numpy(samples.inputs)
-    groups = find_groups(module, (3, 8, 8))
+    inputs = torch.from_numpy(samples.inputs["inputs"])
+    groups = find_groups(module, single((3, 8, 8)))
     (added,) = (group for group in groups if len(group.producers) == 2)
-    less = cut(module, (3, 8, 8), [Cut(added.root, (4,))])
-    done = compensate(module, less, groups, [Cut(added.root, (4,))], lambda: [inputs])
+    less = cut(module, single((3, 8, 8)), [Cut(added.root, (4,))])
+    done = compensate(module, less, groups, [Cut(added.root, (4,))], lambda: [(inputs,)])
     assert [(one.layer, one.channels_before, one.channels_after) for one in done] == [
         ("inner.0", 32, 31),
         ("head", 32, 31),
@@ -141,7 +142,7 @@ def test_duplicates_leave_the_model_all_at_once_through_the_step() -> None:
         copy_channel(module, ["body.3", "body.4"], source=target % 4, target=target)
     samples = samples_of((3, 8, 8), 64)
     applied = pruned(module, samples, "74%")
-    inputs = torch.from_numpy(samples.inputs)
+    inputs = torch.from_numpy(samples.inputs["inputs"])
     assert count_parameters(applied.candidate.module) < 0.27 * count_parameters(module)
     assert torch.allclose(applied.candidate.module(inputs), module(inputs), atol=1e-4)
 
@@ -149,9 +150,9 @@ def test_duplicates_leave_the_model_all_at_once_through_the_step() -> None:
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 100])
 def test_streaming_over_batches_equals_the_whole(batch_size: int) -> None:
     module, inputs = built(Residual), torch.randn(100, 3, 8, 8)
-    groups = find_groups(module, (3, 8, 8))
-    whole = redundancy_scores(module, groups, [inputs])
-    streamed = redundancy_scores(module, groups, inputs.split(batch_size))  # type: ignore[no-untyped-call]
+    groups = find_groups(module, single((3, 8, 8)))
+    whole = redundancy_scores(module, groups, [(inputs,)])
+    streamed = redundancy_scores(module, groups, [(one,) for one in inputs.split(batch_size)])  # type: ignore[no-untyped-call]
     for root, scores in whole.items():
         assert torch.allclose(torch.from_numpy(streamed[root]), torch.from_numpy(scores), rtol=1e-3)
 
@@ -176,10 +177,10 @@ def test_what_is_left_answers_better_than_what_was_merely_cut(build: type[nn.Mod
     applied = pruned(module, samples, amount)
     share = 1 - count_parameters(applied.candidate.module) / count_parameters(module)
     assert share == pytest.approx(float(amount.rstrip("%")) / 100, abs=0.04)
-    inputs = torch.from_numpy(samples_of(shape, 64, seed=1).inputs)
+    inputs = torch.from_numpy(samples_of(shape, 64, seed=1).inputs["inputs"])
     with torch.no_grad():
         wanted, given = module(inputs), applied.candidate.module(inputs)
-        plain = replay(module, shape, applied.candidate.changes)(inputs)
+        plain = replay(module, single(shape), applied.candidate.changes)(inputs)
     assert given.shape == wanted.shape
     assert (given - wanted).square().mean() < 0.9 * (plain - wanted).square().mean()
     for layer in applied.details["refitted"].values():
@@ -192,8 +193,8 @@ def test_the_exported_artifact_answers_as_the_module(build: type[nn.Module]) -> 
     module = built(build)
     shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
     left = pruned(module, samples_of(shape, 64), "50%").candidate.module
-    inputs = samples_of(shape, 16, seed=1).inputs
-    (answers,) = ort.InferenceSession(export_onnx(left, shape)).run(None, {"inputs": inputs})
+    inputs = samples_of(shape, 16, seed=1).inputs["inputs"]
+    (answers,) = ort.InferenceSession(export_onnx(left, single(shape))).run(None, {"inputs": inputs})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(answers), left(torch.from_numpy(inputs)), atol=1e-4)
 
@@ -212,7 +213,7 @@ def test_dead_channels_and_silent_data_are_no_division_by_zero() -> None:
         module.get_parameter("conv.bias").zero_()
     samples = samples_of((1, 4, 4), 16)
     left = pruned(module, samples, "40%").candidate.module
-    inputs = torch.from_numpy(samples.inputs)
+    inputs = torch.from_numpy(samples.inputs["inputs"])
     assert torch.allclose(left(inputs), module(inputs), atol=1e-4)
 
 
@@ -241,7 +242,7 @@ def digits() -> tuple[nn.Module, Samples, Callable[[nn.Module], float]]:
         with torch.no_grad():
             return float((one(test_images).argmax(dim=1) == test_labels).float().mean()) - 0.1
 
-    return module, Samples(train_images[:CALIBRATION_SAMPLES], None, digest=""), above_chance
+    return module, Samples({"inputs": train_images[:CALIBRATION_SAMPLES]}, None, digest=""), above_chance
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count
 from plimsoll_job.load.artifact import open_artifact
+from plimsoll_job.load.inputs import single
 from plimsoll_job.load.store import Store
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
 from plimsoll_job.publish.files import write_directory, write_file
@@ -26,8 +27,10 @@ def publish(store: Store) -> ArtifactRef:
     module = wine_mlp().eval()
     for parameter in module.parameters():
         parameter.detach().fill_(0.25)
-    graph = export_onnx(module, (13,))
-    return publish_artifact(build_manifest(graph, count(module, (13,)), LINEAGE), graph, "pvc://out/wine", store)
+    graph = export_onnx(module, single((13,)))
+    return publish_artifact(
+        build_manifest(graph, count(module, single((13,))), LINEAGE), graph, "pvc://out/wine", store
+    )
 
 
 def path_of(claims: Claims, ref: ArtifactRef) -> Path:

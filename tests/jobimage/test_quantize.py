@@ -43,7 +43,7 @@ def test_the_file_is_nearly_four_times_smaller_and_answers_alike() -> None:
     graph = quantized(module).candidate.graph
     assert graph is not None
     assert len(graph) < 0.27 * 4 * 326_346
-    inputs = samples_of((1, 8, 8), 64).inputs
+    inputs = samples_of((1, 8, 8), 64).inputs["inputs"]
     session = ort.InferenceSession(graph)
     (given,) = session.run(None, {"inputs": inputs})
     expected = module(torch.from_numpy(inputs)).detach().numpy()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import digest_of
@@ -30,7 +27,8 @@ from plimsoll_job.evaluate.quality import Classes, accuracy, count_flips, macro_
 from plimsoll_job.evaluate.runtime import Server
 from plimsoll_job.evaluate.timing import measure_times
 from plimsoll_job.load.artifact import Artifact, open_artifact
-from plimsoll_job.load.data import Samples, check_classes, check_shape, read_samples
+from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
+from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.report import publish_report
@@ -111,9 +109,9 @@ def check_fallback(ref: ArtifactRef | None, store: Store) -> FallbackCheck | Non
 def predict(artifact: Artifact, samples: Samples, request: EvaluationRequest) -> Contestant:
     """Load the artifact as it would be served, and let it answer every sample."""
     server = Server(artifact, threads=request.settings.latency.threads, spec_field="spec.output.uri")
-    check_shape(samples, server.sample_shape, f"{DATA_FIELD}.inputs")
+    check_inputs(samples, server.shapes, f"{DATA_FIELD}.inputs")
     check_classes(labels_of(samples), server.classes, f"{DATA_FIELD}.labels")
-    return Contestant(artifact, server, server.predict(samples.inputs))
+    return Contestant(artifact, server, server.predict(samples))
 
 
 def labels_of(samples: Samples) -> Classes:
@@ -132,7 +130,7 @@ def time_both(
     ratios: list[RatioInterval] = []
     for done, batch_size in enumerate(settings.batch_sizes):
         reporter.report("measure", done / len(settings.batch_sizes), f"latency at batch size {batch_size}")
-        batch = batch_of(samples.inputs, batch_size)
+        batch = batch_of(samples, batch_size)
         times = measure_times(
             lambda batch=batch: baseline.server.run(batch),  # type: ignore[misc]
             lambda batch=batch: candidate.server.run(batch),  # type: ignore[misc]
@@ -144,9 +142,9 @@ def time_both(
     return latencies, ratios
 
 
-def batch_of(inputs: Any, size: int) -> Any:
+def batch_of(samples: Samples, size: int) -> Arrays:
     """Return a batch of that size; a smaller data set is repeated."""
-    return np.ascontiguousarray(inputs[list(itertools.islice(itertools.cycle(range(len(inputs))), size))])
+    return samples.rows(list(itertools.islice(itertools.cycle(range(len(samples))), size)))
 
 
 def figures_of(contestant: Contestant, labels: Classes, latency: list[LatencyFigures]) -> ModelFigures:

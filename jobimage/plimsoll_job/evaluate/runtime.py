@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.artifact import Artifact
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.sessions import open_session
 
 PREDICT_BATCH_SIZE = 256
@@ -23,18 +25,17 @@ class Server:
         # ONNX Runtime's errors share no public base class.
         except Exception as error:
             raise UserError(f"{spec_field}: ONNX Runtime cannot load {artifact.ref.uri}: {error}") from error
-        self._input = artifact.manifest.inputs[0].name
-        self.sample_shape = tuple(artifact.manifest.inputs[0].shape[1:])
+        self.shapes = {one.name: one.shape[1:] for one in artifact.manifest.inputs}
         self.classes = artifact.manifest.outputs[0].shape[-1] or 0
 
-    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, inputs: Arrays) -> NDArray[np.float32]:
         """Return the logits of one batch."""
-        output: Any = self._session.run(None, {self._input: inputs})[0]
+        output: Any = self._session.run(None, inputs)[0]
         return np.asarray(output)
 
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+    def predict(self, samples: Samples) -> NDArray[np.int64]:
         """Return the predicted class of every sample."""
-        batches = range(0, len(inputs), PREDICT_BATCH_SIZE)
+        batches = range(0, len(samples), PREDICT_BATCH_SIZE)
         return np.concatenate(
-            [self.run(inputs[start : start + PREDICT_BATCH_SIZE]).argmax(axis=1) for start in batches]
+            [self.run(samples.rows(slice(start, start + PREDICT_BATCH_SIZE))).argmax(axis=1) for start in batches]
         )

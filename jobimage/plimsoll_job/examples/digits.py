@@ -101,7 +101,7 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)
     save_npz(data / "digits-shifted.npz", inputs=from_new_scanner(test_images), labels=test_labels, digit=test_labels)
-    right = predict(module, torch.from_numpy(test_images)).argmax(dim=1).numpy() == test_labels
+    right = predict(module, (torch.from_numpy(test_images),)).argmax(dim=1).numpy() == test_labels
     return float(right.mean())
 
 

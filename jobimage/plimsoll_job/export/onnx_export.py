@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -15,16 +15,16 @@ from torch import nn
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import slim
 from plimsoll_job.figures import example_of
+from plimsoll_job.load.inputs import Signature
 from plimsoll_job.sessions import open_session
 
-INPUT_NAME = "inputs"
 OUTPUT_NAME = "logits"
 OPSET = 17
 CHECKED_BATCHES = (1, 5)
 TOLERANCE = 1e-4
 
 
-def export_onnx(module: nn.Module, sample_shape: Sequence[int]) -> bytes:
+def export_onnx(module: nn.Module, signature: Signature) -> bytes:
     """Return the module as an ONNX model that takes any batch; the same module gives the same bytes.
 
     UserError when torch cannot export it, or when the export answers otherwise than the module.
@@ -35,13 +35,13 @@ def export_onnx(module: nn.Module, sample_shape: Sequence[int]) -> bytes:
         with _quiet():
             torch.onnx.export(
                 module,
-                (example_of(sample_shape),),
+                example_of(signature),
                 buffer,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
                 # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
                 dynamo=False,
-                input_names=[INPUT_NAME],
+                input_names=[one.name for one in signature],
                 output_names=[OUTPUT_NAME],
-                dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                dynamic_axes={name: {0: "batch"} for name in (*(one.name for one in signature), OUTPUT_NAME)},
                 opset_version=OPSET,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
@@ -49,17 +49,17 @@ def export_onnx(module: nn.Module, sample_shape: Sequence[int]) -> bytes:
             f"spec.model.architecture: the model cannot be exported to ONNX: {error}", reason="NotExportable"
         ) from error
     graph: bytes = slim(onnx.load_from_string(buffer.getvalue())).SerializeToString(deterministic=True)
-    _check(module, graph, sample_shape)
+    _check(module, graph, signature)
     return graph
 
 
-def _check(module: nn.Module, graph: bytes, sample_shape: Sequence[int]) -> None:
+def _check(module: nn.Module, graph: bytes, signature: Signature) -> None:
     session = open_session(graph, threads=1)
     for batch in CHECKED_BATCHES:
-        inputs = example_of(sample_shape, batch)
+        inputs = example_of(signature, batch)
         with torch.no_grad():
-            expected = module(inputs).numpy()
-        (given,) = session.run(None, {INPUT_NAME: inputs.numpy()})
+            expected = module(*inputs).numpy()
+        (given,) = session.run(None, {one.name: array.numpy() for one, array in zip(signature, inputs, strict=True)})
         difference = float(np.abs(given - expected).max()) if given.shape == expected.shape else float("inf")
         if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
             raise UserError(

@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from plimsoll_api.model import digest_of
 from plimsoll_api.spec import DataSource
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
 from plimsoll_job.load.parquet import read_parquet
 from plimsoll_job.load.store import Store
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one data set: float32 inputs [n, …], int64 labels [n] where they were asked for, further columns."""
+    """Samples of one data set: the inputs, int64 labels [n] where they were asked for, further columns."""
 
-    inputs: NDArray[np.float32]
+    inputs: Arrays
     labels: NDArray[np.int64] | None
     digest: str
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(next(iter(self.inputs.values())))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one sample."""
-        return self.inputs.shape[1:]
+    def rows(self, which: Any) -> dict[str, NDArray[Any]]:
+        """Return the inputs of some samples, given by a slice or by their numbers."""
+        return {name: array[which] for name, array in self.inputs.items()}
 
     def draw(self, count: int, seed: int) -> Samples:
         """Return that many samples without replacement, in their order; the labels and columns are left behind."""
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
-        return replace(self, inputs=self.inputs[chosen], labels=None, columns={})
+        return replace(self, inputs=self.rows(chosen), labels=None, columns={})
 
 
 def read_samples(
@@ -58,7 +58,7 @@ def read_samples(
                 f"{spec_field}.{used_as}: {name!r} has {len(arrays[name])} entries, the inputs have {len(inputs)}"
             )
     return Samples(
-        inputs=inputs,
+        inputs={SINGLE_INPUT: inputs},
         labels=_check_labels(arrays[source.labels], f"{spec_field}.labels") if labels else None,
         digest=digest_of(content),
         columns={name: arrays[name] for name in columns},
@@ -73,15 +73,18 @@ def check_classes(labels: NDArray[np.int64], classes: int, spec_field: str) -> N
         )
 
 
-def check_shape(samples: Samples, expected: Sequence[int | None], spec_field: str) -> None:
-    """UserError when one sample is not of the shape that the model takes."""
-    fits = len(samples.shape) == len(expected) and all(
-        wanted is None or wanted == given for wanted, given in zip(expected, samples.shape, strict=True)
-    )
-    if not fits:
+def check_inputs(samples: Samples, expected: Mapping[str, Sequence[int | None]], spec_field: str) -> None:
+    """UserError when the inputs of one sample are not of the names and shapes that the model takes."""
+    if list(samples.inputs) != list(expected):
         raise UserError(
-            f"{spec_field}: one sample has the shape {list(samples.shape)}, the model takes {list(expected)}"
+            f"{spec_field}: the data gives {', '.join(samples.inputs)}, the model takes {', '.join(expected)}"
         )
+    for name, shape in expected.items():
+        given = samples.inputs[name].shape[1:]
+        if len(given) != len(shape) or any(
+            wanted is not None and wanted != size for wanted, size in zip(shape, given, strict=True)
+        ):
+            raise UserError(f"{spec_field}: one sample has the shape {list(given)}, the model takes {list(shape)}")
 
 
 def _uses(source: DataSource, labels: bool, columns: Sequence[str]) -> list[tuple[str, str]]:

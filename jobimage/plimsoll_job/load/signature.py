@@ -1,4 +1,4 @@
-"""The shape of one sample: what the module says of itself, or what the data shows."""
+"""The inputs of a model: what the module says of itself, or what the data shows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import example_of
-from plimsoll_job.load.data import Samples, check_shape
+from plimsoll_job.load.data import Samples, check_inputs
+from plimsoll_job.load.inputs import Input, Signature, single
 
 
-def sample_shape_of(module: nn.Module, data: Mapping[str, Samples | None]) -> tuple[int, ...]:
-    """Return the shape of one sample; UserError when the data is of another, or the module refuses it.
+def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signature:
+    """Return the inputs of the model; UserError when the data has others, or the module refuses them.
 
     `data` is keyed by the spec's fields. A module tells its shape by the attribute `input_shape`.
     """
@@ -24,17 +25,22 @@ def sample_shape_of(module: nn.Module, data: Mapping[str, Samples | None]) -> tu
             "spec.data.calibration: is needed to know the shape of the model's input, "
             "since the module has no attribute input_shape"
         )
-    shape = tuple(int(size) for size in told) if told is not None else next(iter(given.values())).shape
+    signature = single(tuple(map(int, told))) if told is not None else _shown_by(next(iter(given.values())))
     for spec_field, samples in given.items():
-        check_shape(samples, shape, spec_field)
+        check_inputs(samples, {one.name: one.shape for one in signature}, spec_field)
     spec_field = "spec.model.architecture.factory" if told is not None else next(iter(given))
     try:
         with torch.no_grad():
-            output = module(example_of(shape))
+            output = module(*example_of(signature))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise UserError(f"{spec_field}: the model refuses samples of the shape {list(shape)}: {error}") from error
+        shapes = " and ".join(str(list(one.shape)) for one in signature)
+        raise UserError(f"{spec_field}: the model refuses samples of the shape {shapes}: {error}") from error
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
         raise UserError(
             "spec.model.architecture.factory: a classifier answers with one tensor of shape [batch, classes]"
         )
-    return shape
+    return signature
+
+
+def _shown_by(samples: Samples) -> Signature:
+    return tuple(Input(name, array.shape[1:], str(array.dtype)) for name, array in samples.inputs.items())

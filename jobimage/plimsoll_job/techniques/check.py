@@ -9,15 +9,16 @@ from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import example_of
+from plimsoll_job.load.inputs import Signature
 
 
 def check_runs(
-    module: nn.Module, sample_shape: Sequence[int], output_shape: Sequence[int], spec_field: str, reason: str
+    module: nn.Module, signature: Signature, output_shape: Sequence[int], spec_field: str, reason: str
 ) -> None:
     """UserError of this reason when the module no longer runs, or answers in another shape than before."""
     try:
         with torch.no_grad():
-            shape = tuple(module(example_of(sample_shape)).shape)
+            shape = tuple(module(*example_of(signature)).shape)
     # A module that reads the weight of a layer instead of calling it finds no such attribute.
     except (RuntimeError, AttributeError) as error:
         raise UserError(f"{spec_field}: the changed model does not run: {error}", reason=reason) from error

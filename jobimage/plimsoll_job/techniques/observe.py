@@ -10,23 +10,32 @@ import torch
 from torch import nn
 
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import Arrays
 
 BATCH_SIZE = 256
 
+#: The arguments of one call of a module.
+Batch = tuple[torch.Tensor, ...]
 
-def batches_of(samples: Samples, batch_size: int = BATCH_SIZE) -> Iterator[torch.Tensor]:
+
+def tensors_of(arrays: Arrays) -> Batch:
+    """Return the arrays as a module takes them."""
+    return tuple(torch.from_numpy(array) for array in arrays.values())
+
+
+def batches_of(samples: Samples, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
     """Yield all inputs in batches, in order."""
     for start in range(0, len(samples), batch_size):
-        yield torch.from_numpy(samples.inputs[start : start + batch_size])
+        yield tensors_of(samples.rows(slice(start, start + batch_size)))
 
 
 def observe_inputs(
-    module: nn.Module, observers: Mapping[str, Callable[[torch.Tensor], None]], batches: Iterable[torch.Tensor]
+    module: nn.Module, observers: Mapping[str, Callable[[torch.Tensor], None]], batches: Iterable[Batch]
 ) -> None:
     """Give each named layer's first input to its observer, at every call of every batch; the module stays as it is."""
     with torch.no_grad(), watching(module, observers, lambda name, inputs: observers[name](inputs)):
         for batch in batches:
-            module(batch)
+            module(*batch)
 
 
 @contextmanager

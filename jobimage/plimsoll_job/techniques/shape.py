@@ -12,6 +12,7 @@ from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
 
@@ -72,7 +73,7 @@ class Bench:
     """What a technique may use besides the candidate."""
 
     source: SourceModel
-    sample_shape: tuple[int, ...]
+    signature: Signature
     train: Samples | None
     calibration: Samples | None
     seed: int

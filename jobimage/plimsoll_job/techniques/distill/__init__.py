@@ -17,6 +17,7 @@ from plimsoll_job.figures import count
 from plimsoll_job.load.data import check_classes
 from plimsoll_job.techniques.distill.losses import weights_of
 from plimsoll_job.techniques.distill.training import TrainingSet, predict, train
+from plimsoll_job.techniques.observe import tensors_of
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 CURVE_POINTS = 50
@@ -30,7 +31,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate trained on the baseline's logits, which are computed once."""
     samples, weights = bench.need_train(), weights_of(settings.losses)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = torch.from_numpy(samples.inputs).to(device)
+    inputs = tuple(tensor.to(device) for tensor in tensors_of(samples.inputs))
     teacher_logits = predict(bench.source.build().to(device), inputs)
     labels = None
     if weights.labels:
@@ -44,7 +45,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
         curve.append(loss)
         bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
 
-    macs = count(candidate.module, bench.sample_shape).macs * settings.batch_size
+    macs = count(candidate.module, bench.signature).macs * settings.batch_size
     try:
         with _threads(thread_count(macs)), warnings.catch_warnings(record=True) as warned:
             student = train(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from plimsoll_job.techniques.distill.losses import LossWeights, distillation_loss
+from plimsoll_job.techniques.observe import Batch
 
 PREDICT_BATCH_SIZE = 512
 WEIGHT_DECAY = 0.01
@@ -20,16 +21,17 @@ WEIGHT_DECAY = 0.01
 class TrainingSet:
     """What the student learns from, on the device: inputs, the teacher's logits, labels where they are used."""
 
-    inputs: torch.Tensor
+    inputs: Batch
     teacher_logits: torch.Tensor
     labels: torch.Tensor | None
 
 
-def predict(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def predict(module: nn.Module, inputs: Batch) -> torch.Tensor:
     """Return the module's logits for all inputs, in evaluation mode."""
     module.eval()
     with torch.no_grad():
-        return torch.cat([module(batch) for batch in torch.split(inputs, PREDICT_BATCH_SIZE)])
+        batches = zip(*(torch.split(one, PREDICT_BATCH_SIZE) for one in inputs), strict=True)
+        return torch.cat([module(*batch) for batch in batches])
 
 
 def train(
@@ -53,16 +55,16 @@ def train(
     masks = {name: student.get_parameter(name).detach() != 0 for name in sparse}
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
-    samples = len(data.inputs)
+    samples = len(data.teacher_logits)
     batches = len(split_samples(torch.arange(samples), batch_size))
     optimizer = torch.optim.AdamW(student.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * batches)
     for epoch in range(1, epochs + 1):
         total = 0.0
         for batch in split_samples(torch.randperm(samples, generator=order), batch_size):
-            chosen = batch.to(data.inputs.device)
+            chosen = batch.to(data.teacher_logits.device)
             loss = distillation_loss(
-                student(data.inputs[chosen]),
+                student(*(one[chosen] for one in data.inputs)),
                 data.teacher_logits[chosen],
                 None if data.labels is None else data.labels[chosen],
                 weights,

@@ -27,10 +27,10 @@ CLOSE_ENOUGH = 0.01
 
 def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate with every layer factorized that gets smaller and faster by it, the others left."""
-    module, shape = candidate.module, bench.sample_shape
+    module, signature = candidate.module, bench.signature
     if candidate.sparse:
         raise UserError(f"{bench.spec_field}: zeros of an unstructured prune would be lost in dense factors")
-    targets, left = find_targets(module, shape)
+    targets, left = find_targets(module, signature)
     moments = _moments(settings.method, module, targets, bench)
     frontiers = []
     for number, target in enumerate(targets, 1):
@@ -53,7 +53,7 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
             assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
             set_weights(layers, _decompose(target, moments).factors(choice.ranks), target.layer.bias)
     with torch.no_grad():
-        check_runs(factorized, shape, module(example_of(shape)).shape, bench.spec_field, "NotFactorizable")
+        check_runs(factorized, signature, module(*example_of(signature)).shape, bench.spec_field, "NotFactorizable")
     share = 1 - count_parameters(factorized) / count_parameters(module)
     bench.reporter.report("factorize", 1, f"{share:.1%} of the parameters are gone")
     return Applied(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of
+from plimsoll_job.load.inputs import Signature
 
 EXAMPLES = 2
 
@@ -63,11 +64,11 @@ class Target:
         return [inputs * inner * narrows, inner * outer * math.prod(kernel), outer * outputs * widens]
 
 
-def find_targets(module: nn.Module, sample_shape: Sequence[int]) -> tuple[list[Target], dict[str, str]]:
+def find_targets(module: nn.Module, signature: Signature) -> tuple[list[Target], dict[str, str]]:
     """Return the layers that can be factorized, and why each other layer with weights is left as it is."""
     paths = Counter(id(layer) for _, layer in module.named_modules(remove_duplicate=False))
     owners = Counter(id(weight) for layer in module.modules() for weight in layer.parameters(recurse=False))
-    called = _positions(module, sample_shape)
+    called = _positions(module, signature)
     targets, left = [], {}
     for name, layer in module.named_modules():
         if not isinstance(layer, WEIGHTED):
@@ -96,7 +97,7 @@ def _hindrance(
     return None
 
 
-def _positions(module: nn.Module, sample_shape: Sequence[int]) -> dict[str, tuple[int, int]]:
+def _positions(module: nn.Module, signature: Signature) -> dict[str, tuple[int, int]]:
     """Return at how many positions of one sample each layer reads and writes, over all its calls, if there are any."""
     seen: dict[str, tuple[int, int]] = {}
 
@@ -113,7 +114,7 @@ def _positions(module: nn.Module, sample_shape: Sequence[int]) -> dict[str, tupl
     hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers]
     try:
         with torch.no_grad():
-            module(example_of(sample_shape, EXAMPLES))
+            module(*example_of(signature, EXAMPLES))
     finally:
         for hook in hooks:
             hook.remove()

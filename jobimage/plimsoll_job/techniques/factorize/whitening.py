@@ -11,7 +11,7 @@ from torch import nn
 
 from plimsoll_job.techniques.factorize.layers import Target
 from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import observe_inputs
+from plimsoll_job.techniques.observe import Batch, observe_inputs
 
 #: Added to the second moment's diagonal, as a share of its mean: a direction that no input has must stay invertible.
 RIDGE = 1e-6
@@ -25,9 +25,7 @@ class Whitening:
     inverse: torch.Tensor
 
 
-def measure_moments(
-    module: nn.Module, targets: Sequence[Target], batches: Iterable[torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def measure_moments(module: nn.Module, targets: Sequence[Target], batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
     """Return the second moment of each layer's inputs over all batches, by the layer's name."""
     moments = {target.name: Moments(target.layer.weight.shape[1]) for target in targets}
     observers = {target.name: partial(_add, moments[target.name], target.layer) for target in targets}

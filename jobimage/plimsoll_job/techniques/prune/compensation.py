@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import watching
+from plimsoll_job.techniques.observe import Batch, watching
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
 from plimsoll_job.techniques.shape import Cut
@@ -22,7 +22,7 @@ from plimsoll_job.techniques.shape import Cut
 #: How much the plain cut is believed, as a share of the channels' mean energy: it decides where the data is silent.
 RIDGE = 1e-6
 
-Batches = Callable[[], Iterable[torch.Tensor]]
+Batches = Callable[[], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Fit:
         self.kept = list(kept)
         self.moments = Moments(reader.channel_count + len(kept))
 
-    def observe(self, whole: nn.Module, pruned: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    def observe(self, whole: nn.Module, pruned: nn.Module, batches: Iterable[Batch]) -> None:
         """Take in what the layer reads in both models."""
         wanted: list[torch.Tensor] = []
         given: list[torch.Tensor] = []
@@ -73,8 +73,8 @@ class _Fit:
             watching(pruned, [name], lambda _, inputs: given.append(self.reader.rows(inputs))),
         ):
             for batch in batches:
-                whole(batch)
-                pruned(batch)
+                whole(*batch)
+                pruned(*batch)
                 for pair in zip(wanted, given, strict=True):
                     self.moments.add(torch.cat(pair, dim=1))
                 wanted.clear()
@@ -106,8 +106,8 @@ class _Fit:
         return Refitted(self.reader.name, count, width, error(plain), error(mix), self.moments.row_count)
 
 
-def _in_calling_order(module: nn.Module, names: Iterable[str], batch: torch.Tensor) -> list[str]:
+def _in_calling_order(module: nn.Module, names: Iterable[str], batch: Batch) -> list[str]:
     called: dict[str, None] = {}
     with torch.no_grad(), watching(module, names, lambda name, _: called.setdefault(name)):
-        module(batch[:1])
+        module(*(one[:1] for one in batch))
     return list(called)

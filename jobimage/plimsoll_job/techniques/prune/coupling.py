@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of
+from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.shape import Cut
 
 
@@ -38,13 +39,13 @@ class ChannelGroup:
     consumers: tuple[Member, ...]
 
 
-def find_groups(module: nn.Module, sample_shape: Sequence[int]) -> list[ChannelGroup]:
+def find_groups(module: nn.Module, signature: Signature) -> list[ChannelGroup]:
     """Return the groups of channels that may be deleted, in the order in which their roots stand in the module.
 
     A depthwise convolution hands each channel on: it goes with it, and reads nothing. What a grouped convolution reads
     or writes stays whole.
     """
-    graph = trace(module, sample_shape)
+    graph = trace(module, signature)
     names = {layer: name for name, layer in module.named_modules()}
     groups = []
     for found in graph.get_all_groups():
@@ -83,10 +84,10 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tu
     return found
 
 
-def cut(module: nn.Module, sample_shape: Sequence[int], cuts: Iterable[Cut]) -> nn.Module:
+def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
     """Return a copy of the module without the channels; the same cuts on the same module give the same module."""
     module = copy.deepcopy(module)
-    graph = trace(module, sample_shape)
+    graph = trace(module, signature)
     layers = dict(module.named_modules())
     for one in cuts:
         layer = layers[one.layer]
@@ -102,7 +103,7 @@ def _is_depthwise(layer: nn.Module) -> bool:
     )
 
 
-def trace(module: nn.Module, sample_shape: Sequence[int]) -> tp.DependencyGraph:
+def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
     """Return torch-pruning's dependency graph; UserError for a model that it cannot follow."""
     frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
     for parameter in frozen:
@@ -111,7 +112,7 @@ def trace(module: nn.Module, sample_shape: Sequence[int]) -> tp.DependencyGraph:
     # What stops the tracer on a module it does not know is of any type: its own checks, torch's, the module's code.
     try:
         with torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(module, example_of(sample_shape), verbose=False)
+            return tp.DependencyGraph().build_dependency(module, example_of(signature), verbose=False)
     except Exception as error:
         raise UserError(
             f"spec.model.architecture.factory: structured pruning cannot follow this model: {error}",

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from plimsoll_job.techniques.observe import observe_inputs
+from plimsoll_job.techniques.observe import Batch, observe_inputs
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 
 Scores = dict[str, NDArray[np.float64]]
@@ -41,7 +41,7 @@ class MeanAbsoluteInput:
         return (self._total / self._count).numpy()
 
 
-def activation_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[torch.Tensor]) -> Scores:
+def activation_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Batch]) -> Scores:
     """Score channels by the mean absolute activation that their consumers receive, over all batches."""
     layers = dict(module.named_modules())
     names = sorted({member.name for group in groups for member in group.consumers})

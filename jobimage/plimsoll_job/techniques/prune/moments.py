@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import watching
+from plimsoll_job.techniques.observe import Batch, watching
 from plimsoll_job.techniques.prune.readers import Reader
 
 
-def moments_of(module: nn.Module, readers: Mapping[str, Reader], batches: Iterable[torch.Tensor]) -> dict[str, Moments]:
+def moments_of(module: nn.Module, readers: Mapping[str, Reader], batches: Iterable[Batch]) -> dict[str, Moments]:
     """Return the moments of what each reader reads, in the order in which the module calls them."""
     moments: dict[str, Moments] = {}
 
@@ -22,5 +22,5 @@ def moments_of(module: nn.Module, readers: Mapping[str, Reader], batches: Iterab
 
     with torch.no_grad(), watching(module, readers, watch):
         for batch in batches:
-            module(batch)
+            module(*batch)
     return moments

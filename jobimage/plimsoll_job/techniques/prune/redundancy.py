@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments
+from plimsoll_job.techniques.observe import Batch
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.importance import Scores
 from plimsoll_job.techniques.prune.moments import moments_of
@@ -26,7 +27,7 @@ from plimsoll_job.techniques.prune.readers import Reader, readers_of
 RIDGE = 1e-6
 
 
-def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[torch.Tensor]) -> Scores:
+def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Batch]) -> Scores:
     """Score channels by the relative error of their consumers' outputs that each saved parameter costs.
 
     Within a group the scores grow in the order in which its channels are best deleted.

@@ -24,16 +24,16 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate without its least important channels, the amount met as nearly as whole channels can."""
-    module, shape, amount = candidate.module, bench.sample_shape, settings.amount.value
+    module, signature, amount = candidate.module, bench.signature, settings.amount.value
     amount_field = f"{bench.spec_field}.amount"
-    groups = find_groups(module, shape)
+    groups = find_groups(module, signature)
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
     scores = _score(settings.criterion, module, groups, bench)
     before = count_parameters(module)
 
     def share_of(cuts: Sequence[Cut]) -> float:
-        return 1 - count_parameters(cut(module, shape, cuts)) / before
+        return 1 - count_parameters(cut(module, signature, cuts)) / before
 
     selection = select_cuts(scores, amount, share_of)
     if amount > selection.largest_share + CLOSE_ENOUGH:
@@ -43,9 +43,9 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         )
     if not selection.cuts:
         raise UserError(f"{amount_field}: {settings.amount} is less than the smallest channel; nothing would change")
-    pruned = cut(module, shape, selection.cuts)
+    pruned = cut(module, signature, selection.cuts)
     with torch.no_grad():
-        check_runs(pruned, shape, module(example_of(shape)).shape, bench.spec_field, "NotPrunable")
+        check_runs(pruned, signature, module(*example_of(signature)).shape, bench.spec_field, "NotPrunable")
     details, notes = {}, _notes(amount, selection.share, module)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")

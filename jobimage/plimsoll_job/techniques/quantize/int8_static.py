@@ -20,7 +20,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import slim
-from plimsoll_job.export.onnx_export import INPUT_NAME, export_onnx
+from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 BATCH_SIZE = 64
@@ -30,12 +31,10 @@ WEIGHTED_OPERATORS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
     """Feeds all calibration samples, in order."""
 
-    def __init__(self, inputs: NDArray[np.float32]) -> None:
-        self._batches = iter(
-            {INPUT_NAME: inputs[start : start + BATCH_SIZE]} for start in range(0, len(inputs), BATCH_SIZE)
-        )
+    def __init__(self, samples: Samples) -> None:
+        self._batches = (samples.rows(slice(at, at + BATCH_SIZE)) for at in range(0, len(samples), BATCH_SIZE))
 
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
         """Return the next batch, None after the last."""
         return next(self._batches, None)
 
@@ -43,9 +42,9 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 def quantize_int8_static(candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate as an int8 graph; UserError when a layer stayed float or the model did not get smaller."""
     calibration = bench.need_calibration()
-    float_graph = export_onnx(candidate.module, bench.sample_shape)
+    float_graph = export_onnx(candidate.module, bench.signature)
     bench.reporter.report("quantize", 0.2, f"ranges from {len(calibration)} samples")
-    model = slim(_quantize(float_graph, calibration.inputs))
+    model = slim(_quantize(float_graph, calibration))
     kept_float = float_weights(model)
     if kept_float:
         raise UserError(
@@ -99,7 +98,7 @@ def float_weights(model: onnx.ModelProto) -> list[str]:
     return [layer for layer, kind in weight_types(model).items() if kind != "int8"]
 
 
-def _quantize(graph: bytes, inputs: NDArray[np.float32]) -> onnx.ModelProto:
+def _quantize(graph: bytes, calibration: Samples) -> onnx.ModelProto:
     """Return the quantized model.
 
     The graph is first simplified and its shapes inferred: batch norm folds into convolutions, and ONNX Runtime skips
@@ -112,7 +111,7 @@ def _quantize(graph: bytes, inputs: NDArray[np.float32]) -> onnx.ModelProto:
         quantize_static(
             str(prepared),
             str(quantized),
-            _Batches(inputs),
+            _Batches(calibration),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,

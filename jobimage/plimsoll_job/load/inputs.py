@@ -1,0 +1,37 @@
+"""What goes into a model: named arrays with one entry a sample, in the order in which the module takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+#: The name of the only input of a model that takes one array.
+SINGLE_INPUT = "inputs"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input: its name in the artifact, the shape of one sample, NumPy's name of its element type.
+
+    An input of integers takes those from 0 to below `values`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    values: int = 1
+
+
+#: All inputs of a model, in the order of the arguments of its module.
+Signature = tuple[Input, ...]
+
+#: The arrays of some samples, [n, …] each, by the names and in the order of the signature.
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def single(shape: tuple[int, ...]) -> Signature:
+    """Return the signature of a model that takes one array of numbers."""
+    return (Input(SINGLE_INPUT, shape),)
