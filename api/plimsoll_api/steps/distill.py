@@ -1,8 +1,7 @@
-"""The steps of a compression: one model a technique."""
+"""The distill step: the losses by which the model learns, and how long."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -10,83 +9,6 @@ from pydantic import Field
 from plimsoll_api.model import Decimal, Fraction, Model
 from plimsoll_api.rules import Rule, Within, cel_number, exactly_one_of
 from plimsoll_api.values import list_of
-
-
-class PruneCriterion(StrEnum):
-    """What makes a weight or a channel unimportant."""
-
-    MAGNITUDE = "Magnitude"
-    ACTIVATION = "Activation"
-    REDUNDANCY = "Redundancy"
-
-
-#: The criteria that rank by what calibration data makes the channels do.
-CALIBRATED = frozenset({PruneCriterion.ACTIVATION, PruneCriterion.REDUNDANCY})
-
-
-class Granularity(StrEnum):
-    """What is taken away: whole channels and neurons, or single weights."""
-
-    STRUCTURED = "Structured"
-    UNSTRUCTURED = "Unstructured"
-
-
-class Prune(Model):
-    """Take away the least important part of the model."""
-
-    rules = (
-        Rule(
-            cel="self.criterion == 'Magnitude' || self.granularity == 'Structured'",
-            holds=lambda prune: prune.criterion not in CALIBRATED or prune.granularity == Granularity.STRUCTURED,
-            message="must be Structured with criterion Activation or Redundancy: activations rank whole channels",
-            field="granularity",
-        ),
-    )
-
-    criterion: PruneCriterion = Field(
-        description="Magnitude: the norm of the weights. Activation: mean absolute activation over all calibration "
-        "batches. Redundancy: what the other channels cannot reconstruct of it on the calibration batches; the layers "
-        "that read the channels are refitted to those that are left. Activation and Redundancy need data.calibration "
-        "and granularity Structured."
-    )
-    granularity: Granularity = Field(
-        default=Granularity.STRUCTURED,
-        description="Structured deletes channels and neurons, so the model gets smaller and faster. Unstructured "
-        "sets weights to zero: the file and the latency stay as they are.",
-    )
-    amount: Annotated[Fraction, Within("above 0 and below 1 (100%)", above=0, below=1)] = Field(
-        description="The share of the model's parameters to take away, above 0 and below 1."
-    )
-
-
-class FactorizeMethod(StrEnum):
-    """What the factors of a layer come nearest to: its weights, or its answers on the calibration data."""
-
-    SVD = "Svd"
-    ACTIVATION_SVD = "ActivationSvd"
-
-
-class Factorize(Model):
-    """Replace layers by products of smaller ones, of lower rank."""
-
-    rules = (exactly_one_of("keep", "amount", subject="factorize"),)
-
-    method: FactorizeMethod = Field(
-        description="Svd: the factors nearest to the weights. ActivationSvd: those nearest to the layer's answers, by "
-        "the second moment of its inputs over all calibration batches; needs data.calibration. Linear layers and 1x1 "
-        "convolutions become two layers, larger convolutions three (Tucker-2)."
-    )
-    keep: Annotated[Fraction, Within("above 0 and below 1 (100%)", above=0, below=1)] | None = Field(
-        default=None,
-        description="The least share of its energy that each layer keeps: of the squares of its weights, or with "
-        "ActivationSvd of its answers; above 0 and below 1.",
-    )
-    amount: Annotated[Fraction, Within("above 0 and below 1 (100%)", above=0, below=1)] | None = Field(
-        default=None,
-        description="The share of the model's parameters to take away, above 0 and below 1; all layers then keep the "
-        "same share of their energy, the largest at which so much goes.",
-    )
-
 
 LossWeight = Annotated[Fraction, Within("above 0 and at most 1 (100%)", above=0, at_most=1)]
 
@@ -190,29 +112,3 @@ class Distill(Model):
         unset = given.count(None)
         rest = 1 - sum(weight for weight in given if weight is not None)
         return tuple(rest / unset if weight is None else weight for weight in given)
-
-
-class QuantizeScheme(StrEnum):
-    """The number format of weights and activations."""
-
-    INT8_STATIC = "Int8Static"
-
-
-class Quantize(Model):
-    """Store and compute in a smaller number format."""
-
-    scheme: QuantizeScheme = Field(
-        description="Int8Static: ONNX Runtime static quantization in QDQ form, weights per channel, activation ranges "
-        "from data.calibration."
-    )
-
-
-class Step(Model):
-    """One use of a technique; exactly one member."""
-
-    rules = (exactly_one_of("prune", "factorize", "distill", "quantize", subject="a step"),)
-
-    prune: Prune | None = Field(default=None, description="Take away the least important part.")
-    factorize: Factorize | None = Field(default=None, description="Replace layers by products of smaller ones; once.")
-    distill: Distill | None = Field(default=None, description="Train to answer as the baseline does.")
-    quantize: Quantize | None = Field(default=None, description="Use a smaller number format; the last step.")

@@ -1,0 +1,39 @@
+"""The steps of a compression: one model a technique, each in a module of its own."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from plimsoll_api.model import Model
+from plimsoll_api.rules import exactly_one_of
+from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LogitsLoss
+from plimsoll_api.steps.factorize import Factorize, FactorizeMethod
+from plimsoll_api.steps.prune import CALIBRATED, Granularity, Prune, PruneCriterion
+from plimsoll_api.steps.quantize import Quantize, QuantizeScheme
+
+__all__ = [
+    "CALIBRATED",
+    "Distill",
+    "DistillLoss",
+    "Factorize",
+    "FactorizeMethod",
+    "Granularity",
+    "LabelsLoss",
+    "LogitsLoss",
+    "Prune",
+    "PruneCriterion",
+    "Quantize",
+    "QuantizeScheme",
+    "Step",
+]
+
+
+class Step(Model):
+    """One use of a technique; exactly one member."""
+
+    rules = (exactly_one_of("prune", "factorize", "distill", "quantize", subject="a step"),)
+
+    prune: Prune | None = Field(default=None, description="Take away the least important part.")
+    factorize: Factorize | None = Field(default=None, description="Replace layers by products of smaller ones; once.")
+    distill: Distill | None = Field(default=None, description="Train to answer as the baseline does.")
+    quantize: Quantize | None = Field(default=None, description="Use a smaller number format; the last step.")
