@@ -39,6 +39,9 @@ class StepRecord(Model):
     nonzero_after: int = Field(description="Parameters that are not zero after the step.")
     macs_before: int = Field(description="Multiply-accumulates of one sample before the step.")
     macs_after: int = Field(description="Multiply-accumulates of one sample after the step.")
+    artifact_digest: Digest | None = Field(
+        default=None, description="The artifact that the model was after this step; unset for the last step."
+    )
     details: dict[str, Any] = Field(
         default={}, description="What the technique tells of itself: layers, losses, ranges."
     )
@@ -77,3 +80,12 @@ class ArtifactRef(Model):
     uri: Annotated[str, Field(max_length=1200)] = Field(description="Its directory.")
     digest: Digest = Field(description="sha256 of its manifest.")
     size_bytes: int = Field(ge=0, description="Bytes of its files on disk.")
+
+    def beside(self, digest: str) -> str:
+        """Return the URI of another artifact of the same store."""
+        return f"{self.uri.rpartition('/')[0]}/{directory_of(digest)}"
+
+
+def directory_of(digest: str) -> str:
+    """Return the name of an artifact's directory."""
+    return digest.replace(":", "-")

@@ -65,6 +65,7 @@ class EvaluationRequest(Model):
     fallback: ArtifactRef | None = Field(
         default=None, description="The artifact that a rollback would serve; its bytes are verified too."
     )
+    by_step: bool = Field(default=False, description="Also measure what the model was after each step.")
     output: Output
 
     @classmethod
@@ -77,5 +78,6 @@ class EvaluationRequest(Model):
             seed=spec.seed,
             baseline=baseline,
             candidate=candidate,
+            by_step=True,
             output=spec.output,
         )

@@ -100,6 +100,20 @@ class RatioInterval(Model):
     rounds: int
 
 
+class StepFigures(Model):
+    """What was measured of the model as it was after one step, against the baseline."""
+
+    technique: str
+    artifact_digest: Digest
+    size_bytes: int
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    accuracy: float
+    macro_f1: float
+    latency: RatioInterval = Field(description="The median at the first batch size, over the baseline's.")
+
+
 class FallbackCheck(Model):
     """Whether the artifact that a rollback would serve is whole."""
 
@@ -120,6 +134,7 @@ class Report(Model):
     flips: Flips | None = None
     slices: list[SliceFigures] = []
     ratios: list[RatioInterval] = []
+    steps: list[StepFigures] = Field(default=[], description="One row a step; the last is the candidate.")
     lineage: Lineage | None = Field(default=None, description="The candidate's, from its manifest.")
     fallback: FallbackCheck | None = None
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from plimsoll_api import figures
 from plimsoll_api.report import Progress, Report
 from plimsoll_api.summary import summarize
 from plimsoll_api.verdict import Judgement, Verdict
@@ -81,6 +82,8 @@ class Display:
         self._bar.update(self._task, completed=100, note="done")
         self._bar.stop()
         self._console.print(_figures(report))
+        if len(report.steps) > 1:
+            self._console.print(_steps(report))
         self._console.print(_checks(judgement))
         colour = COLOURS[judgement.verdict]
         self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")
@@ -98,9 +101,26 @@ def _figures(report: Report) -> Table:
     table = Table("metric", "baseline", "candidate", "change", title="Measured on the artifacts, reloaded")
     summary = summarize(report)
     for field, label in LABELS.items():
-        figures = getattr(summary, field)
-        if figures is not None:
-            table.add_row(label, figures.baseline, figures.candidate, figures.change)
+        shown = getattr(summary, field)
+        if shown is not None:
+            table.add_row(label, shown.baseline, shown.candidate, shown.change)
+    return table
+
+
+def _steps(report: Report) -> Table:
+    table = Table(title="After each step")
+    table.add_column("step", no_wrap=True)
+    for heading in ("size (bytes)", "parameters", "MACs", "accuracy", "latency p50, of the baseline's"):
+        table.add_column(heading, justify="right")
+    for step in report.steps:
+        table.add_row(
+            step.technique,
+            figures.count(step.size_bytes),
+            figures.count(step.parameters),
+            figures.count(step.macs),
+            figures.percent(step.accuracy),
+            figures.ratio(step.latency.ratio),
+        )
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +31,8 @@ from plimsoll_job.work import Done, Work
 TYPICAL_BATCH = 64
 #: A training step takes about as long as this many others, for the progress that people see.
 TRAINING_SHARE = 4
+#: Publishes a model with the records of the steps that made it.
+Publish = Callable[[Candidate, list[StepRecord]], ArtifactRef]
 PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy")
 
 
@@ -52,11 +55,11 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
         loaded = load(plan, store, reporter.part(0, 0.05))
         work = Work(work_path, loaded.signature)
         baseline = publish_baseline(plan, loaded, store, reporter.part(0.05, 0.1))
-        candidate, records = take_steps(plan, loaded, work, reporter.part(0.1, 0.9))
-        artifact = publish_candidate(
-            plan, loaded, candidate, baseline=baseline, records=records, store=store, reporter=reporter.part(0.9, 1)
-        )
-        done = Done(baseline=baseline, candidate=artifact)
+        publish = publishing(plan, loaded, baseline, store)
+        candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))
+        reporter.report("export", 0.9)
+        done = Done(baseline=baseline, candidate=publish(candidate, records))
+        reporter.report("publish", 1, done.candidate.digest)
         work.finish(done)
     return Summary(
         outcome=Outcome.DONE,
@@ -117,13 +120,21 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
     return publish_artifact(manifest, graph, plan.output.uri, store)
 
 
-def take_steps(plan: Plan, loaded: Loaded, work: Work, reporter: Reporter) -> tuple[Candidate, list[StepRecord]]:
-    """Take the steps that are not finished yet, keeping the candidate after each."""
+def take_steps(
+    plan: Plan, loaded: Loaded, work: Work, publish: Publish, reporter: Reporter
+) -> tuple[Candidate, list[StepRecord]]:
+    """Take the steps that are not finished yet, keeping the candidate after each.
+
+    What the model is after each step but the last is published too: the evaluation measures what each step did.
+    """
     finished, candidate, records = work.resume(len(plan.steps), loaded.source)
     shares = [TRAINING_SHARE if step.distill else 1 for step in plan.steps]
     for index in range(finished, len(plan.steps)):
         part = reporter.part(sum(shares[:index]) / sum(shares), sum(shares[: index + 1]) / sum(shares))
         candidate, record = take_step(plan, index, loaded, candidate, part)
+        if index < len(plan.steps) - 1:
+            digest = publish(candidate, [*records, record]).digest
+            record = record.model_copy(update={"artifact_digest": digest})
         records = [*records, record]
         work.save(index, candidate, records)
     return candidate, records
@@ -173,27 +184,20 @@ def figures_of(candidate: Candidate, loaded: Loaded) -> ModuleFigures:
     return replace(figures, nonzero=min(figures.nonzero, figures.parameters - candidate.zero_weights))
 
 
-def publish_candidate(
-    plan: Plan,
-    loaded: Loaded,
-    candidate: Candidate,
-    *,
-    baseline: ArtifactRef,
-    records: list[StepRecord],
-    store: Store,
-    reporter: Reporter,
-) -> ArtifactRef:
-    """Export what the steps made, unless a step did so already, and publish it with its lineage."""
-    reporter.report("export", 0)
-    graph = candidate.graph or export_onnx(candidate.module, loaded.signature)
-    lineage = Lineage(
-        plan_digest=plan.content_digest(),
-        source_digest=loaded.source.digest,
-        architecture=loaded.source.factory,
-        baseline_digest=baseline.digest,
-        steps=records,
-        packages=package_versions(PACKAGES),
-    )
-    ref = publish_artifact(build_manifest(graph, figures_of(candidate, loaded), lineage), graph, plan.output.uri, store)
-    reporter.report("publish", 1, ref.digest)
-    return ref
+def publishing(plan: Plan, loaded: Loaded, baseline: ArtifactRef, store: Store) -> Publish:
+    """Return what exports the model that the steps made, unless one did so already, and publishes it."""
+
+    def publish(candidate: Candidate, records: list[StepRecord]) -> ArtifactRef:
+        graph = candidate.graph or export_onnx(candidate.module, loaded.signature)
+        lineage = Lineage(
+            plan_digest=plan.content_digest(),
+            source_digest=loaded.source.digest,
+            architecture=loaded.source.factory,
+            baseline_digest=baseline.digest,
+            steps=records,
+            packages=package_versions(PACKAGES),
+        )
+        manifest = build_manifest(graph, figures_of(candidate, loaded), lineage)
+        return publish_artifact(manifest, graph, plan.output.uri, store)
+
+    return publish

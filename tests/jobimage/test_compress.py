@@ -155,7 +155,9 @@ def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store:
     plan = claims.plan([PRUNE, UNSTRUCTURED])
     loaded = flow.load(plan, store, Reporter(emit=lambda _: None))
     work = Work(tmp_path / "work", loaded.signature)
-    candidate, records = flow.take_steps(plan, loaded, work, Reporter(emit=lambda _: None))
+    silent = Reporter(emit=lambda _: None)
+    publish = flow.publishing(plan, loaded, flow.publish_baseline(plan, loaded, store, silent), store)
+    candidate, records = flow.take_steps(plan, loaded, work, publish, silent)
     finished, again, same_records = Work(tmp_path / "work", loaded.signature).resume(2, load_model(plan.model, store))
     assert finished == 2
     assert (again.changes, again.sparse, same_records) == (candidate.changes, candidate.sparse, records)

@@ -99,6 +99,29 @@ def test_the_report_is_stored_by_its_digest(made: tuple[Claims, Summary]) -> Non
     assert len(content) < MAX_REPORT_BYTES / 10
 
 
+def test_every_step_has_a_row(made: tuple[Claims, Summary]) -> None:
+    assert measured(made).steps == []
+    report = measured(made, by_step=True)
+    assert report.candidate is not None
+    assert report.baseline is not None
+    pruned, distilled, quantized = report.steps
+    assert [step.technique for step in report.steps] == ["prune", "distill", "quantize"]
+    assert report.baseline.size_bytes > pruned.size_bytes == distilled.size_bytes > quantized.size_bytes
+    assert pruned.accuracy < distilled.accuracy
+    assert report.baseline.macs > pruned.macs == distilled.macs
+    assert quantized.artifact_digest == report.candidate.artifact.digest
+    assert (quantized.accuracy, quantized.size_bytes) == (report.candidate.accuracy, report.candidate.size_bytes)
+    assert {(step.latency.metric, step.latency.batch_size) for step in report.steps} == {(Metric.LATENCY_P50, 1)}
+
+
+def test_a_model_between_that_is_gone_has_no_row(made: tuple[Claims, Summary]) -> None:
+    claims, summary = made
+    assert summary.candidate is not None
+    between = measured(made, by_step=True).steps[0].artifact_digest
+    shutil.rmtree(claims.directory / summary.candidate.beside(between).removeprefix("pvc://"))
+    assert [step.technique for step in measured(made, by_step=True).steps] == ["distill", "quantize"]
+
+
 def test_the_fallback_is_verified_too(made: tuple[Claims, Summary]) -> None:
     summary = made[1]
     assert measured(made).fallback is None

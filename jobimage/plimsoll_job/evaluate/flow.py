@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import digest_of
@@ -21,28 +19,16 @@ from plimsoll_api.report import (
     Summary,
 )
 from plimsoll_job.errors import UserError
+from plimsoll_job.evaluate.by_step import measure_steps
+from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, labels_of, predict, time_pair
 from plimsoll_job.evaluate.environment import describe_environment
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals
 from plimsoll_job.evaluate.quality import Classes, accuracy, count_flips, macro_f1, measure_slices
-from plimsoll_job.evaluate.runtime import Server
-from plimsoll_job.evaluate.timing import measure_times
-from plimsoll_job.load.artifact import Artifact, open_artifact
-from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
-from plimsoll_job.load.inputs import Arrays
+from plimsoll_job.load.artifact import open_artifact
+from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.report import publish_report
-
-DATA_FIELD = "spec.data.evaluation"
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One of the two models: its verified artifact, its session, what it predicts."""
-
-    artifact: Artifact
-    server: Server
-    predicted: Classes
 
 
 def evaluate(request: EvaluationRequest, store: Store, reporter: Reporter) -> tuple[Summary, bytes]:
@@ -78,7 +64,9 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
     flips = count_flips(baseline.predicted, candidate.predicted, labels)
     slices = measure_slices(baseline.predicted, candidate.predicted, labels, samples.columns, f"{DATA_FIELD}.slices")
     reporter.report("measure", 0.3, f"{flips.changed} of {flips.samples} answers changed")
-    latencies, ratios = time_both(baseline, candidate, samples, request, reporter.part(0.3, 0.95))
+    latencies, ratios = time_both(baseline, candidate, samples, request, reporter.part(0.3, 0.8))
+    reporter.report("measure", 0.8, "what each step did")
+    steps = list(measure_steps(baseline, candidate, samples, request, store)) if request.by_step else []
     return Report(
         task=request.task,
         data=DataProvenance(
@@ -90,6 +78,7 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
         flips=flips,
         slices=slices,
         ratios=ratios,
+        steps=steps,
         lineage=candidate.artifact.manifest.lineage,
         fallback=fallback,
     )
@@ -106,21 +95,6 @@ def check_fallback(ref: ArtifactRef | None, store: Store) -> FallbackCheck | Non
     return FallbackCheck(digest=ref.digest, intact=True, message="every byte is as its manifest says")
 
 
-def predict(artifact: Artifact, samples: Samples, request: EvaluationRequest) -> Contestant:
-    """Load the artifact as it would be served, and let it answer every sample."""
-    server = Server(artifact, threads=request.settings.latency.threads, spec_field="spec.output.uri")
-    check_inputs(samples, server.shapes, f"{DATA_FIELD}.inputs")
-    check_classes(labels_of(samples), server.classes, f"{DATA_FIELD}.labels")
-    return Contestant(artifact, server, server.predict(samples))
-
-
-def labels_of(samples: Samples) -> Classes:
-    """Return the labels, which evaluation always asks for."""
-    if samples.labels is None:
-        raise UserError(f"{DATA_FIELD}.labels: evaluation needs labels")
-    return samples.labels
-
-
 def time_both(
     baseline: Contestant, candidate: Contestant, samples: Samples, request: EvaluationRequest, reporter: Reporter
 ) -> tuple[Mapping[str, list[LatencyFigures]], list[RatioInterval]]:
@@ -130,21 +104,11 @@ def time_both(
     ratios: list[RatioInterval] = []
     for done, batch_size in enumerate(settings.batch_sizes):
         reporter.report("measure", done / len(settings.batch_sizes), f"latency at batch size {batch_size}")
-        batch = batch_of(samples, batch_size)
-        times = measure_times(
-            lambda batch=batch: baseline.server.run(batch),  # type: ignore[misc]
-            lambda batch=batch: candidate.server.run(batch),  # type: ignore[misc]
-            rounds=settings.rounds,
-        )
+        times = time_pair(baseline, candidate, samples, batch_size, request)
         latencies["baseline"].append(latency_figures(times.baseline, batch_size))
         latencies["candidate"].append(latency_figures(times.candidate, batch_size))
         ratios.extend(ratio_intervals(times, batch_size, request.seed))
     return latencies, ratios
-
-
-def batch_of(samples: Samples, size: int) -> Arrays:
-    """Return a batch of that size; a smaller data set is repeated."""
-    return samples.rows(list(itertools.islice(itertools.cycle(range(len(samples))), size)))
 
 
 def figures_of(contestant: Contestant, labels: Classes, latency: list[LatencyFigures]) -> ModelFigures:

@@ -6,7 +6,15 @@ import shutil
 
 import onnx
 
-from plimsoll_api.artifact import MANIFEST_FILE, MODEL_FILE, ArtifactFile, ArtifactManifest, ArtifactRef, Lineage
+from plimsoll_api.artifact import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    ArtifactFile,
+    ArtifactManifest,
+    ArtifactRef,
+    Lineage,
+    directory_of,
+)
 from plimsoll_api.model import digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import opset, signature
@@ -37,7 +45,7 @@ def build_manifest(graph: bytes, figures: ModuleFigures, lineage: Lineage) -> Ar
 def publish_artifact(manifest: ArtifactManifest, graph: bytes, output_uri: str, store: Store) -> ArtifactRef:
     """Write the artifact where it is not there yet, and return where it lies; a damaged one is written anew."""
     digest = manifest.content_digest()
-    name = f"artifacts/{digest.replace(':', '-')}"
+    name = f"artifacts/{directory_of(digest)}"
     ref = ArtifactRef(
         uri=f"{output_uri}/{name}", digest=digest, size_bytes=sum(file.size_bytes for file in manifest.files)
     )

@@ -1,0 +1,60 @@
+"""What each step did: the model as it was after every one, measured as the candidate is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.gates import Metric
+from plimsoll_api.plan import EvaluationRequest
+from plimsoll_api.report import RatioInterval, StepFigures
+from plimsoll_job.errors import UserError
+from plimsoll_job.evaluate.contestant import Contestant, labels_of, predict, time_pair
+from plimsoll_job.evaluate.latency import ratio_intervals
+from plimsoll_job.evaluate.quality import accuracy, macro_f1
+from plimsoll_job.load.artifact import open_artifact
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.store import Store
+
+
+def measure_steps(
+    baseline: Contestant, candidate: Contestant, samples: Samples, request: EvaluationRequest, store: Store
+) -> Iterator[StepFigures]:
+    """Yield one row a step, in order; the models between are loaded one at a time. The last row is the candidate.
+
+    No verdict rests on the models between: one that is no longer in the store has no row.
+    """
+    for record in candidate.artifact.manifest.lineage.steps:
+        contestant = candidate
+        if record.artifact_digest is not None:
+            uri = candidate.artifact.ref.beside(record.artifact_digest)
+            try:
+                artifact = open_artifact(ArtifactRef(uri=uri, digest=record.artifact_digest, size_bytes=0), store, uri)
+            except UserError:
+                continue
+            contestant = predict(artifact, samples, request)
+        yield _figures_of(record.technique, contestant, samples, _latency(baseline, contestant, samples, request))
+
+
+def _latency(
+    baseline: Contestant, contestant: Contestant, samples: Samples, request: EvaluationRequest
+) -> RatioInterval:
+    batch_size = request.settings.latency.batch_sizes[0]
+    times = time_pair(baseline, contestant, samples, batch_size, request)
+    ratios = ratio_intervals(times, batch_size, request.seed)
+    return next(one for one in ratios if one.metric is Metric.LATENCY_P50)
+
+
+def _figures_of(technique: str, contestant: Contestant, samples: Samples, latency: RatioInterval) -> StepFigures:
+    manifest, labels = contestant.artifact.manifest, labels_of(samples)
+    return StepFigures(
+        technique=technique,
+        artifact_digest=contestant.artifact.ref.digest,
+        size_bytes=sum(len(content) for content in contestant.artifact.files.values()),
+        parameters=manifest.parameters,
+        nonzero_parameters=manifest.nonzero_parameters,
+        macs=manifest.macs,
+        accuracy=accuracy(contestant.predicted, labels),
+        macro_f1=macro_f1(contestant.predicted, labels),
+        latency=latency,
+    )

@@ -1,0 +1,35 @@
+"""What a person sees at the end of `plimsoll run`."""
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+from tests.api.reports import DIGESTS, GATES, ratio, report
+
+from plimsoll_api.gate import judge
+from plimsoll_api.gates import Metric
+from plimsoll_cli.display import Display
+
+
+def step(technique: str, size: int, accuracy: float, latency: float) -> dict[str, object]:
+    return {
+        "technique": technique,
+        "artifact_digest": DIGESTS["candidate"],
+        "size_bytes": size,
+        "parameters": size // 4,
+        "nonzero_parameters": size // 4,
+        "macs": size * 10,
+        "accuracy": accuracy,
+        "macro_f1": accuracy,
+        "latency": ratio(Metric.LATENCY_P50, 1, latency, latency, latency),
+    }
+
+
+def test_each_step_has_a_line_with_what_it_did() -> None:
+    shown = Console(file=StringIO(), width=200)
+    measured = report(steps=[step("prune", 200_000, 0.5, 0.4), step("distill", 200_000, 0.975, 0.41)])
+    Display("job", shown).result(measured, judge(measured, GATES), Path("report.json"))
+    assert isinstance(shown.file, StringIO)
+    lines = [" ".join(line.replace("│", " ").split()) for line in shown.file.getvalue().splitlines()]
+    assert "prune 200,000 50,000 2,000,000 50% 0.4x" in lines
+    assert "distill 200,000 50,000 2,000,000 97.5% 0.41x" in lines
