@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from plimsoll_api.data import CalibrationData, Data, DataSource, EvaluationData, ImageMode, Images, Interpolation, Slice
 from plimsoll_api.gates import BOUND_NAMES, TIMED, EvaluationSettings, Gate, LatencyMeasurement, Metric
 from plimsoll_api.model import Model
 from plimsoll_api.rules import Rule, to_camel
 from plimsoll_api.runtime import Resources, Runtime, Toleration
-from plimsoll_api.sources import (
-    Architecture,
-    CalibrationData,
-    Data,
-    DataSource,
-    EvaluationData,
-    ModelSource,
-    Output,
-    ReleaseRef,
-    Slice,
-    Task,
-)
+from plimsoll_api.sources import Architecture, ModelSource, Output, ReleaseRef, Task
 from plimsoll_api.steps import (
     CALIBRATED,
     Distill,
@@ -53,6 +43,9 @@ __all__ = [
     "FactorizeMethod",
     "Gate",
     "Granularity",
+    "ImageMode",
+    "Images",
+    "Interpolation",
     "LabelsLoss",
     "LatencyMeasurement",
     "LogitsLoss",

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plimsoll_api.spec import DataSource
+from plimsoll_api.data import FILE_ENDINGS, DataSource
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
+from plimsoll_job.load.formats import READERS
 from plimsoll_job.load.store import Store
 
 INPUTS = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
@@ -119,7 +120,10 @@ def test_samples_are_drawn_without_replacement_by_the_seed(folder: Folder) -> No
         ({"inputs": INPUTS, "labels": LABELS * 0.5}, "spec.data.evaluation.labels: expected integer class labels"),
         ({"inputs": INPUTS, "labels": LABELS * 1.0}, "spec.data.evaluation.labels: .*; store them as integers"),
         ({"inputs": INPUTS, "labels": LABELS - 1}, "spec.data.evaluation.labels: label -1 is negative"),
-        ({"inputs": INPUTS, "labels": np.stack([LABELS, LABELS], 1)}, "spec.data.evaluation.labels: .* one integer"),
+        (
+            {"inputs": INPUTS, "labels": np.stack([LABELS, LABELS], 1)},
+            "spec.data.evaluation.labels: expected one label",
+        ),
         ({"inputs": INPUTS[:0], "labels": LABELS[:0]}, "spec.data.evaluation.inputs: the data set is empty"),
         ({"inputs": np.array(list("abcdef")), "labels": LABELS}, "spec.data.evaluation.inputs: .* expected numbers"),
         ({"inputs": np.float32(3), "labels": LABELS}, "spec.data.evaluation.uri: .* is a single number"),
@@ -165,7 +169,14 @@ def test_files_torn_anywhere_are_refused(folder: Folder, kind: str) -> None:
 
 
 def test_other_endings_are_refused(folder: Folder) -> None:
-    assert "expected a .npz or a .parquet file" in refused(folder, folder.bytes("set.csv", b"1,2"))
+    assert "expected a file that ends in .npz, .parquet, .csv, .jsonl, or a directory" in refused(
+        folder, folder.bytes("set.tsv", b"1,2")
+    )
+    assert "got pvc://data/none" in refused(folder, "pvc://data/none")
+
+
+def test_every_ending_of_the_api_has_its_reader_and_no_other() -> None:
+    assert tuple(READERS) == FILE_ENDINGS
 
 
 def test_lists_of_different_lengths_are_refused(folder: Folder) -> None:

@@ -1,9 +1,7 @@
-"""Data sets: arrays of a .npz file or columns of a .parquet file, checked before anything is computed from them."""
+"""Data sets as samples: inputs, labels and further columns, checked before anything is computed from them."""
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_api.model import digest_of
 from plimsoll_api.spec import DataSource
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.formats import read_columns
 from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
-from plimsoll_job.load.parquet import read_parquet
+from plimsoll_job.load.labels import class_numbers
 from plimsoll_job.load.store import Store
 
 
@@ -45,9 +43,9 @@ def read_samples(
     source: DataSource, store: Store, spec_field: str, *, labels: bool, columns: Sequence[str] = ()
 ) -> Samples:
     """Read the data set; UserError that names the field when it cannot be used as the field says."""
-    content = store.read(source.uri, f"{spec_field}.uri")
     wanted = [*source.inputs, *([source.labels] if labels else []), *columns]
-    arrays = _parse(content, source.uri, spec_field, wanted)
+    read = read_columns(source, store, spec_field, wanted)
+    arrays = read.arrays
     for name, used_as in _uses(source, labels, columns):
         if name not in arrays:
             raise UserError(f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}")
@@ -59,8 +57,8 @@ def read_samples(
             )
     return Samples(
         inputs={SINGLE_INPUT: inputs},
-        labels=_check_labels(arrays[source.labels], f"{spec_field}.labels") if labels else None,
-        digest=digest_of(content),
+        labels=class_numbers(arrays[source.labels], source.classes or read.classes, spec_field) if labels else None,
+        digest=read.digest,
         columns={name: arrays[name] for name in columns},
     )
 
@@ -95,29 +93,6 @@ def _uses(source: DataSource, labels: bool, columns: Sequence[str]) -> list[tupl
     ]
 
 
-def _parse(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
-    if uri.endswith(".npz"):
-        return _read_npz(content, uri, spec_field, wanted)
-    if uri.endswith(".parquet"):
-        return read_parquet(content, uri, spec_field, wanted)
-    raise UserError(f"{spec_field}.uri: expected a .npz or a .parquet file, got {uri}")
-
-
-def _read_npz(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in wanted if name in archive.files}
-    except ValueError as error:
-        hint = " (arrays of Python objects are never unpickled)" if "allow_pickle" in str(error) else ""
-        raise UserError(f"{spec_field}.uri: {uri} cannot be read as .npz: {error}{hint}") from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.error) as error:
-        raise UserError(f"{spec_field}.uri: {uri} is not a whole .npz file: {error}") from error
-    for name, array in arrays.items():
-        if array.ndim == 0:
-            raise UserError(f"{spec_field}.uri: the array {name!r} of {uri} is a single number, expected one a sample")
-    return arrays
-
-
 def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_field: str) -> NDArray[np.float32]:
     for name, array in zip(names, arrays, strict=True):
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
@@ -140,15 +115,3 @@ def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_fie
             f"the first is sample {int(bad.argmax())}"
         )
     return inputs
-
-
-def _check_labels(labels: NDArray[Any], spec_field: str) -> NDArray[np.int64]:
-    if labels.ndim != 1:
-        raise UserError(f"{spec_field}: expected one integer a sample, got the shape {list(labels.shape)}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        whole = np.issubdtype(labels.dtype, np.floating) and bool(np.isfinite(labels).all() and (labels % 1 == 0).all())
-        hint = "; store them as integers" if whole else ""
-        raise UserError(f"{spec_field}: expected integer class labels from 0, got {labels.dtype}{hint}")
-    if labels.min(initial=0) < 0:
-        raise UserError(f"{spec_field}: label {labels.min()} is negative; classes count from 0")
-    return labels.astype(np.int64)

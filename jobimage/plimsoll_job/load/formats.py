@@ -1,0 +1,56 @@
+"""Where a data set's columns come from: the ending of a file tells its format, a directory is a folder of images."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll_api.data import FILE_ENDINGS, DataSource, Images
+from plimsoll_api.model import digest_of
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.columns import Columns
+from plimsoll_job.load.images import read_image_folder
+from plimsoll_job.load.store import Store
+from plimsoll_job.load.tables import read_csv, read_jsonl, read_parquet
+
+#: Content, URI, field of the spec, wanted names → the wanted arrays that the file has.
+Reader = Callable[[bytes, str, str, Sequence[str]], dict[str, NDArray[Any]]]
+
+
+def read_columns(source: DataSource, store: Store, spec_field: str, wanted: Sequence[str]) -> Columns:
+    """Return the wanted columns that the data set has; UserError when it cannot be read as what it says it is."""
+    ending = source.uri.rsplit("/", 1)[-1].rpartition(".")[2]
+    if ending in READERS:
+        content = store.read(source.uri, f"{spec_field}.uri")
+        return Columns(READERS[ending](content, source.uri, spec_field, wanted), digest_of(content))
+    if store.locate(source.uri, f"{spec_field}.uri").is_dir():
+        return read_image_folder(source.uri, source.images or Images(), store, spec_field, wanted)
+    expected = ", ".join(f".{ending}" for ending in FILE_ENDINGS)
+    raise UserError(
+        f"{spec_field}.uri: expected a file that ends in {expected}, or a directory that is there; got {source.uri}"
+    )
+
+
+def read_npz(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return the wanted arrays of a .npz file; objects are never unpickled."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in wanted if name in archive.files}
+    except ValueError as error:
+        hint = " (arrays of Python objects are never unpickled)" if "allow_pickle" in str(error) else ""
+        raise UserError(f"{spec_field}.uri: {uri} cannot be read as .npz: {error}{hint}") from error
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.error) as error:
+        raise UserError(f"{spec_field}.uri: {uri} is not a whole .npz file: {error}") from error
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise UserError(f"{spec_field}.uri: the array {name!r} of {uri} is a single number, expected one a sample")
+    return arrays
+
+
+#: One reader for each ending of the API; a test compares them.
+READERS: Mapping[str, Reader] = {"npz": read_npz, "parquet": read_parquet, "csv": read_csv, "jsonl": read_jsonl}
