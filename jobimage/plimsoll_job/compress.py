@@ -11,10 +11,11 @@ import torch
 from plimsoll_api.artifact import ArtifactRef, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
+from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import export_onnx
-from plimsoll_job.figures import ModuleFigures, count
+from plimsoll_job.figures import ModuleFigures, count, weights_bytes
 from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, load_model
@@ -23,6 +24,7 @@ from plimsoll_job.load.store import Store
 from plimsoll_job.packages import package_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
+from plimsoll_job.room import check_room
 from plimsoll_job.techniques.shape import Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
@@ -44,6 +46,7 @@ class Loaded:
     train: Samples | None
     calibration: Samples | None
     signature: Signature
+    weights_bytes: int
 
 
 def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
@@ -54,6 +57,8 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
     if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
         loaded = load(plan, store, reporter.part(0, 0.05))
         work = Work(work_path, loaded.signature)
+        if not work.begun():
+            check_room(plan, loaded.weights_bytes, work_path)
         baseline = publish_baseline(plan, loaded, store, reporter.part(0.05, 0.1))
         publish = publishing(plan, loaded, baseline, store)
         candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))
@@ -96,13 +101,12 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
                 f"spec.data.calibration.samples: {wanted} are wanted, {plan.calibration.uri} has {len(calibration)}"
             )
         calibration = calibration.draw(wanted or len(calibration), plan.seed)
-    signature = signature_of(
-        source.build(), {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}
-    )
-    torch.set_num_threads(thread_count(count(source.build(), signature).macs * TYPICAL_BATCH))
+    module = source.build()
+    signature = signature_of(module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train})
+    torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
-    return Loaded(source, train, calibration, signature)
+    return Loaded(source, train, calibration, signature, weights_bytes(module))
 
 
 def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:
@@ -131,7 +135,9 @@ def take_steps(
     shares = [TRAINING_SHARE if step.distill else 1 for step in plan.steps]
     for index in range(finished, len(plan.steps)):
         part = reporter.part(sum(shares[:index]) / sum(shares), sum(shares[: index + 1]) / sum(shares))
-        candidate, record = take_step(plan, index, loaded, candidate, part)
+        candidate, record = take_step(
+            plan, index, loaded, candidate, checkpoints=work.checkpoints(index), reporter=part
+        )
         if index < len(plan.steps) - 1:
             digest = publish(candidate, [*records, record]).digest
             record = record.model_copy(update={"artifact_digest": digest})
@@ -141,7 +147,7 @@ def take_steps(
 
 
 def take_step(
-    plan: Plan, index: int, loaded: Loaded, candidate: Candidate, reporter: Reporter
+    plan: Plan, index: int, loaded: Loaded, candidate: Candidate, *, checkpoints: Checkpoints, reporter: Reporter
 ) -> tuple[Candidate, StepRecord]:
     """Take one step; UserError when it changed nothing."""
     step = plan.steps[index]
@@ -156,6 +162,7 @@ def take_step(
         seed=plan.seed * 1_000 + index,
         spec_field=spec_field,
         reporter=reporter,
+        checkpoints=checkpoints,
     )
     reporter.report(technique, 0)
     fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)

@@ -37,6 +37,11 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def weights_bytes(module: nn.Module) -> int:
+    """Return the bytes of all weights and buffers, as a file holds them."""
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
 def example_of(signature: Signature, batch: int = 2) -> tuple[torch.Tensor, ...]:
     """Return a batch of random inputs, always the same for one signature: normal, or whole numbers of their range."""
     chance = torch.Generator().manual_seed(0)

@@ -1,7 +1,8 @@
 """Finished work of one plan, kept in the store so that a pod that was killed is gone on from.
 
 <output>/work/<plan digest>/step-00/ … holds the candidate after each step: its weights as safetensors, and how its
-module came from the factory's as JSON. Nothing is ever unpickled. done.json tells the artifacts once all is published.
+module came from the factory's as JSON. step-00-training/ holds where a training inside the step stands. Nothing is ever
+unpickled. done.json tells the artifacts once all is published.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
 from plimsoll_api.artifact import ArtifactRef, StepRecord
-from plimsoll_api.model import Model, digest_of
+from plimsoll_api.model import Model
+from plimsoll_job.checkpoints import Checkpoints, read_tensors, tensor_writer
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, load_strictly
-from plimsoll_job.publish.files import write_directory, write_file
+from plimsoll_job.publish.files import is_whole, write_file, write_sealed
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Candidate, Change
 
@@ -31,13 +31,12 @@ DONE_FILE = "done.json"
 
 
 class SavedStep(Model):
-    """The state after one step, with digests of the files beside it."""
+    """The state after one step."""
 
     changes: tuple[Change, ...]
     sparse: list[str]
     records: list[StepRecord]
-    weights_digest: str
-    graph_digest: str | None = None
+    has_graph: bool = False
     zero_weights: int = 0
 
 
@@ -57,17 +56,25 @@ class Work:
 
     def save(self, index: int, candidate: Candidate, records: list[StepRecord]) -> None:
         """Keep the candidate as it is after the step of this index."""
-        weights = save_safetensors({name: value.contiguous() for name, value in candidate.module.state_dict().items()})
         state = SavedStep(
             changes=candidate.changes,
             sparse=sorted(candidate.sparse),
             records=records,
-            weights_digest=digest_of(weights),
-            graph_digest=None if candidate.graph is None else digest_of(candidate.graph),
+            has_graph=candidate.graph is not None,
             zero_weights=candidate.zero_weights,
         )
+        weights = tensor_writer(candidate.module.state_dict())
         graph = {} if candidate.graph is None else {GRAPH_FILE: candidate.graph}
-        write_directory(self._step(index), {WEIGHTS_FILE: weights, STATE_FILE: state.canonical_json(), **graph})
+        write_sealed(self._step(index), {WEIGHTS_FILE: weights, STATE_FILE: state.canonical_json(), **graph})
+        shutil.rmtree(self._training(index), ignore_errors=True)
+
+    def checkpoints(self, index: int) -> Checkpoints:
+        """Return where a training inside the step of this index is kept."""
+        return Checkpoints(self._training(index))
+
+    def begun(self) -> bool:
+        """Return whether anything of the plan is kept already."""
+        return any(self.directory.glob("step-*"))
 
     def resume(self, steps: int, source: SourceModel) -> tuple[int, Candidate, list[StepRecord]]:
         """Return the number of finished steps, the candidate after them and their records; pass over damaged states."""
@@ -93,19 +100,18 @@ class Work:
     def _step(self, index: int) -> Path:
         return self.directory / f"step-{index:02d}"
 
+    def _training(self, index: int) -> Path:
+        return self.directory / f"step-{index:02d}-training"
+
     def _read(self, index: int, source: SourceModel) -> tuple[Candidate, list[StepRecord]] | None:
         directory = self._step(index)
+        if not is_whole(directory):
+            return None
         try:
             state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
-            weights = (directory / WEIGHTS_FILE).read_bytes()
-            graph = None if state.graph_digest is None else (directory / GRAPH_FILE).read_bytes()
-        except (OSError, ValidationError):
-            return None
-        if digest_of(weights) != state.weights_digest or (graph is not None and digest_of(graph) != state.graph_digest):
-            return None
-        try:
-            module = replay(source.build(), self.signature, state.changes)
-            load_strictly(module, load_safetensors(weights), "work directory")
-        except (UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
+            graph = (directory / GRAPH_FILE).read_bytes() if state.has_graph else None
+            module = replay(source.build_empty(), self.signature, state.changes)
+            load_strictly(module, read_tensors(directory / WEIGHTS_FILE), "work directory")
+        except (OSError, UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
             return None
         return Candidate(module, state.changes, frozenset(state.sparse), graph, state.zero_weights), state.records

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from tests.jobimage.claims import DISTILL, INT8, PRUNE, STEPS, Claims, published
 
 from plimsoll_api.report import Progress, Summary
 from plimsoll_job import compress as flow
+from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
+from plimsoll_job.room import bytes_needed
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Work
@@ -149,6 +152,45 @@ def test_a_damaged_state_is_passed_over(claims: Claims, monkeypatch: pytest.Monk
     monkeypatch.setitem(TECHNIQUES, "prune", die)
     assert compressed(claims).outcome == "Done"
     assert taken == ["distill"]
+
+
+def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = count_bytes(load_file(claims.weights).values())
+    needed = bytes_needed(claims.plan(), weights)
+    written = sum(path.stat().st_size for path in written_by(claims, monkeypatch))
+    assert 2 * weights < written < needed
+    shutil.rmtree(claims.directory / "out" / "wine")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(
+        UserError, match=rf"spec.output.uri: .* has {needed - 1} bytes free, .* up to {needed} "
+    ) as error:
+        compressed(claims)
+    assert error.value.reason == "StoreFull"
+    assert not list((claims.directory / "out").iterdir())
+
+
+def test_a_run_that_has_begun_is_not_asked_for_all_the_room_again(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setitem(TECHNIQUES, "quantize", die)
+        with pytest.raises(Killed):
+            compressed(claims)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    assert compressed(claims).outcome == "Done"
+
+
+def count_bytes(tensors: Any) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def written_by(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return all files that lie in the output when nothing that a plan writes is ever taken away."""
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patched.setattr(Checkpoints, "due", lambda _: False)
+        compressed(claims)
+    return [path for path in (claims.directory / "out" / "wine").rglob("*") if path.is_file()]
 
 
 def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from plimsoll_api.model import canonical_json
 from plimsoll_job.errors import TransientError
 
+DIGESTS_FILE = "digests.json"
 
-def write_directory(target: Path, files: Mapping[str, bytes]) -> None:
-    """Make the directory hold exactly these files: written aside, synced, then renamed into place.
+#: The bytes of a file, or what writes them to a path: large ones never have to be in memory twice.
+Content = bytes | Callable[[Path], None]
+
+
+def write_sealed(target: Path, files: Mapping[str, Content]) -> None:
+    """Write the directory as `write_directory` does, with the digests of its files beside them."""
+
+    def write_digests(path: Path) -> None:
+        path.write_bytes(canonical_json({name: digest_of_file(path.parent / name) for name in files}))
+
+    write_directory(target, {**files, DIGESTS_FILE: write_digests})
+
+
+def is_whole(directory: Path) -> bool:
+    """Return whether every file of a sealed directory is there with every byte as it was written."""
+    try:
+        digests = json.loads((directory / DIGESTS_FILE).read_bytes())
+        return all(digest_of_file(directory / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def digest_of_file(path: Path) -> str:
+    """Return `sha256:` and the hexadecimal digest of the file's bytes."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def write_directory(target: Path, files: Mapping[str, Content]) -> None:
+    """Make the directory hold exactly these files: written aside in this order, synced, then renamed into place.
 
     When another pod was first, its directory stays: names in a store are digests or finished steps, so both are
     the same.
@@ -58,10 +90,12 @@ def _rename_unless_there(aside: Path, target: Path) -> None:
         raise FileExistsError(str(target)) from error
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
+def _write_synced(path: Path, content: Content) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content(path)
+    with path.open("rb+") as file:
         os.fchmod(file.fileno(), 0o644)
         os.fsync(file.fileno())
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Signature
@@ -79,6 +80,8 @@ class Bench:
     seed: int
     spec_field: str
     reporter: Reporter
+    #: Where a training keeps how far it is; nowhere when None.
+    checkpoints: Checkpoints | None = None
 
     def need_train(self) -> Samples:
         """Return the training data; UserError when the job has none."""

@@ -39,16 +39,14 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             raise UserError(f"spec.data.train.labels: {bench.spec_field} needs labels")
         check_classes(samples.labels, teacher_logits.shape[1], "spec.data.train.labels")
         labels = torch.from_numpy(samples.labels).to(device)
-    curve: list[float] = []
 
     def on_epoch(epoch: int, loss: float) -> None:
-        curve.append(loss)
         bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
 
     macs = count(candidate.module, bench.signature).macs * settings.batch_size
     try:
         with _threads(thread_count(macs)), warnings.catch_warnings(record=True) as warned:
-            student = train(
+            student, curve = train(
                 candidate.module.to(device),
                 TrainingSet(inputs, teacher_logits, labels),
                 weights=weights,
@@ -58,6 +56,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
                 seed=bench.seed,
                 sparse=candidate.sparse,
                 on_epoch=on_epoch,
+                checkpoints=bench.checkpoints,
             )
     except FloatingPointError as error:
         raise UserError(f"{bench.spec_field}.learningRate: training diverged, {error}; try a smaller one") from error

@@ -1,0 +1,105 @@
+"""Where a training stands, kept in the store after its epochs, so that a pod that was killed loses one at most.
+
+<directory>/epoch-000007/ holds tensors as safetensors and the rest as JSON; only the newest stays. Nothing is ever
+unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from plimsoll_api.model import canonical_json
+from plimsoll_job.publish.files import Content, is_whole, write_sealed
+
+TENSORS_FILE = "tensors.safetensors"
+FACTS_FILE = "facts.json"
+#: Epochs that are shorter are not worth a save each: a kill then loses this much.
+SECONDS_BETWEEN_SAVES = 1.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after so many epochs: its tensors by name, and facts of JSON types."""
+
+    epoch: int
+    tensors: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one training; a damaged one is passed over."""
+
+    directory: Path
+    seconds_between: float = SECONDS_BETWEEN_SAVES
+    clock: Callable[[], float] = time.monotonic
+    _saved: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._saved = self.clock()
+
+    def due(self) -> bool:
+        """Return whether the last save is long enough ago."""
+        return self.clock() - self._saved >= self.seconds_between
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep the checkpoint in place of those before it."""
+        target = self.directory / f"epoch-{checkpoint.epoch:06d}"
+        files: dict[str, Content] = {
+            TENSORS_FILE: tensor_writer(checkpoint.tensors),
+            FACTS_FILE: canonical_json(checkpoint.facts),
+        }
+        if target.exists():
+            shutil.rmtree(target)
+        write_sealed(target, files)
+        for other in self.directory.iterdir():
+            if other != target:
+                shutil.rmtree(other, ignore_errors=True)
+        self._saved = self.clock()
+
+    def newest(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, None where there is none."""
+        for directory in sorted(self.directory.glob("epoch-*"), reverse=True):
+            if not is_whole(directory):
+                continue
+            try:
+                facts = json.loads((directory / FACTS_FILE).read_bytes())
+                return Checkpoint(
+                    epoch=int(directory.name.removeprefix("epoch-")),
+                    tensors=read_tensors(directory / TENSORS_FILE),
+                    facts=facts,
+                )
+            except (OSError, ValueError, SafetensorError):
+                continue
+        return None
+
+
+def tensor_writer(tensors: Mapping[str, torch.Tensor]) -> Callable[[Path], None]:
+    """Return what writes the tensors to a path as safetensors; those that share memory are written one by one."""
+
+    def write(path: Path) -> None:
+        storages: set[int] = set()
+        separate: dict[str, torch.Tensor] = {}
+        for name, tensor in tensors.items():
+            storage = tensor.untyped_storage().data_ptr()
+            separate[name] = tensor.detach().clone() if storage in storages else tensor.detach().contiguous()
+            storages.add(storage)
+        save_file(separate, path)
+
+    return write
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file."""
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors

@@ -1,0 +1,153 @@
+"""Where a training stands is kept whole or not at all, and one that goes on ends as one that was never stopped."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.claims import DISTILL, PRUNE, Claims, end, run, start
+from tests.jobimage.modules import PlainCNN
+from torch import nn
+
+from plimsoll_api.spec import Distill
+from plimsoll_job.checkpoints import Checkpoint, Checkpoints
+from plimsoll_job.techniques import distill
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+
+EPOCHS = 6
+
+
+class Killed(BaseException):
+    """The pod dies."""
+
+
+class Dropping(nn.Module):
+    """Batch norm has state beside its weights, dropout draws by chance."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.drop = PlainCNN(), nn.Dropout(0.5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body(self.drop(images))
+        return logits
+
+
+def model(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return Dropping().eval()
+
+
+def taught(checkpoints: Checkpoints | None, dies_after: int | None = None) -> Applied:
+    def on_progress(progress: Any) -> None:
+        if dies_after is not None and progress.message.startswith(f"epoch {dies_after}/"):
+            raise Killed
+
+    bench = bench_of(model(0), factory="tests.jobimage.test_checkpoints:Dropping", train=samples_of((3, 8, 8), 50))
+    bench.reporter.emit = on_progress
+    bench = Bench(**{**vars(bench), "checkpoints": checkpoints})
+    settings = Distill.model_validate({"epochs": EPOCHS, "batchSize": 16, "learningRate": "0.01"})
+    return distill.apply(settings, Candidate(model(1)), bench)
+
+
+def every_epoch(directory: Path) -> Checkpoints:
+    return Checkpoints(directory, seconds_between=0)
+
+
+@pytest.fixture(autouse=True)
+def _every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plimsoll_job.progress.MIN_SECONDS_BETWEEN_LINES", 0)
+
+
+@pytest.mark.parametrize("dies_after", [1, 3, EPOCHS - 1])
+def test_a_stopped_training_ends_as_one_that_was_never_stopped(tmp_path: Path, dies_after: int) -> None:
+    undisturbed = taught(None)
+    with pytest.raises(Killed):
+        taught(every_epoch(tmp_path), dies_after)
+    assert [path.name for path in tmp_path.iterdir()] == [f"epoch-{dies_after:06d}"]
+    again = taught(every_epoch(tmp_path))
+    assert again.candidate.fingerprint() == undisturbed.candidate.fingerprint()
+    assert again.details == undisturbed.details
+
+
+def test_a_training_may_be_stopped_again_and_again(tmp_path: Path) -> None:
+    for dies_after in range(1, EPOCHS):
+        with pytest.raises(Killed):
+            taught(every_epoch(tmp_path), dies_after)
+    assert taught(every_epoch(tmp_path)).candidate.fingerprint() == taught(None).candidate.fingerprint()
+
+
+@pytest.mark.parametrize("file", ["tensors.safetensors", "facts.json", "digests.json"])
+@pytest.mark.parametrize("torn", [True, False])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, file: str, torn: bool) -> None:
+    with pytest.raises(Killed):
+        taught(every_epoch(tmp_path), 3)
+    damaged = tmp_path / "epoch-000003" / file
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-3] if torn else content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    assert Checkpoints(tmp_path).newest() is None
+    assert taught(every_epoch(tmp_path)).candidate.fingerprint() == taught(None).candidate.fingerprint()
+
+
+def test_short_epochs_are_not_saved_each(tmp_path: Path) -> None:
+    now = [0.0]
+    checkpoints = Checkpoints(tmp_path, clock=lambda: now[0])
+    assert not checkpoints.due()
+    now[0] = 1.0
+    assert checkpoints.due()
+    checkpoints.save(Checkpoint(1, {"a": torch.ones(2)}, {}))
+    now[0] = 1.9
+    assert not checkpoints.due()
+
+
+def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
+    one, two = Checkpoint(1, {"a": torch.ones(2)}, {"step": 7}), Checkpoint(2, {"a": torch.zeros(2)}, {})
+    Checkpoints(tmp_path / "other").save(one)
+    Checkpoints(tmp_path / "this").save(two)
+    (tmp_path / "other" / "epoch-000001").rename(tmp_path / "this" / "epoch-000001")
+    newest = Checkpoints(tmp_path / "this").newest()
+    assert newest is not None
+    assert newest.epoch == 2
+    (tmp_path / "this" / "epoch-000002" / "facts.json").unlink()
+    newest = Checkpoints(tmp_path / "this").newest()
+    assert newest is not None
+    assert (newest.epoch, newest.facts, newest.tensors["a"].tolist()) == (1, {"step": 7}, [1.0, 1.0])
+
+
+def test_weights_that_are_shared_are_kept(tmp_path: Path) -> None:
+    shared = torch.arange(3.0)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(Checkpoint(1, {"a": shared, "b": shared, "t": torch.arange(6.0).view(2, 3).T}, {}))
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.tensors["b"].tolist() == [0, 1, 2]
+    assert newest.tensors["t"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_between_epochs_goes_on_and_makes_the_same_artifact(
+    claims: Claims, wine_source: Path, tmp_path: Path
+) -> None:
+    steps = [PRUNE, {"distill": {**DISTILL["distill"], "epochs": 600}}]
+    disturbed = Claims.copy_of(wine_source, tmp_path / "disturbed")
+    pod = start(disturbed, "compress", disturbed.plan(steps), "killed")
+    deadline = time.monotonic() + 300
+    while not (kept := list((disturbed.directory / "out").glob("wine/work/*/step-01-training/epoch-*"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    pod.send_signal(signal.SIGKILL)
+    pod.communicate()
+    assert int(kept[0].name.removeprefix("epoch-")) < 600
+    undisturbed = start(claims, "compress", claims.plan(steps))
+    again = run(disturbed, "compress", disturbed.plan(steps), "again")
+    first = end(claims, undisturbed, "compress")
+    assert again.code == first.code == 0
+    assert again.summary == first.summary
+    assert '"stage":"prune"' not in again.log
+    assert f'"message":"epoch {kept[0].name.removeprefix("epoch-").lstrip("0")}/' not in again.log
+    assert [path.name for path in next((disturbed.directory / "out").glob("wine/work/*")).iterdir()] == ["done.json"]
