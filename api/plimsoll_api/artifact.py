@@ -11,6 +11,8 @@ from plimsoll_api.spec import Digest
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+#: Beside a model of text: how its texts become tokens.
+TOKENIZER_FILE = "tokenizer.json"
 
 
 class ArtifactFile(Model):

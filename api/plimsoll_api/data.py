@@ -14,6 +14,8 @@ from plimsoll_api.values import ColumnName, Uri, list_of
 
 #: The endings of data sets that are one file; every other one is a directory.
 FILE_ENDINGS = ("npz", "parquet", "csv", "jsonl")
+#: The tokens of a sample of text where nothing is said.
+DEFAULT_TOKENS = 128
 _A_FILE = rf"[.]({'|'.join(FILE_ENDINGS)})$"
 
 
@@ -98,6 +100,20 @@ class DataSource(Model):
             field="images",
             reason="FieldValueForbidden",
         ),
+        Rule(
+            cel="!has(self.text) || self.inputs == ['inputs']",
+            holds=lambda source: source.text is None or source.inputs == ["inputs"],
+            message="must not be given beside text: words are the model's only input",
+            field="inputs",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel="!has(self.maxLength) || has(self.text)",
+            holds=lambda source: source.max_length is None or source.text is not None,
+            message="goes with text only",
+            field="maxLength",
+            reason="FieldValueForbidden",
+        ),
     )
 
     uri: Uri = Field(
@@ -111,6 +127,20 @@ class DataSource(Model):
         description="The arrays or columns that are the model's input. One name: an array of any shape, or a column "
         "of (fixed-shape) lists. Several names: numeric columns, stacked in this order.",
         json_schema_extra=list_of("atomic"),
+    )
+    text: list[ColumnName] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2,
+        description="In place of inputs: the column of texts, or the two columns of pairs of texts. The model's own "
+        "tokenizer turns them into input_ids and attention_mask.",
+        json_schema_extra=list_of("atomic"),
+    )
+    max_length: int | None = Field(
+        default=None,
+        ge=2,
+        le=32_768,
+        description="For text: tokens of a sample. Longer ones are cut, shorter ones are padded. 128 when unset.",
     )
     labels: ColumnName = Field(
         default="labels",
@@ -126,6 +156,11 @@ class DataSource(Model):
     images: Images | None = Field(
         default=None, description="How a folder of images is read; the defaults of each field when unset."
     )
+
+    @property
+    def tokens(self) -> int:
+        """The tokens of a sample of text."""
+        return self.max_length or DEFAULT_TOKENS
 
 
 class CalibrationData(DataSource):
@@ -158,6 +193,25 @@ class EvaluationData(DataSource):
     )
 
 
+def _same_text(name: str) -> Rule:
+    """Return the rule that a data set gives text, and as much of it, exactly where the evaluation data does."""
+
+    def holds(data: Data) -> bool:
+        one: DataSource | None = getattr(data, name)
+        if one is None or (one.text is None and data.evaluation.text is None):
+            return True
+        return one.text is not None and data.evaluation.text is not None and one.tokens == data.evaluation.tokens
+
+    tokens = f"(has(self.{{0}}.maxLength) ? self.{{0}}.maxLength : {DEFAULT_TOKENS})"
+    return Rule(
+        cel=f"!has(self.{name}) || (has(self.{name}.text) == has(self.evaluation.text) && "
+        f"(!has(self.evaluation.text) || {tokens.format(name)} == {tokens.format('evaluation')}))",
+        holds=holds,
+        message="must give text where the evaluation data does, of the same maxLength: a model takes one kind of input",
+        field=name,
+    )
+
+
 class Data(Model):
     """The data of a job: each part is mounted only where it is used."""
 
@@ -174,6 +228,8 @@ class Data(Model):
             message="must not be the calibration data: evaluation data is held out, or the verdict is worth nothing",
             field="evaluation.uri",
         ),
+        _same_text("train"),
+        _same_text("calibration"),
     )
 
     train: DataSource | None = Field(default=None, description="Training data. Required by distill steps.")

@@ -16,6 +16,7 @@ class Task(StrEnum):
     """What the model does, which decides the metrics."""
 
     IMAGE_CLASSIFICATION = "ImageClassification"
+    TEXT_CLASSIFICATION = "TextClassification"
     TABULAR_CLASSIFICATION = "TabularClassification"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from plimsoll_api.artifact import ArtifactRef, Lineage, StepRecord
+from plimsoll_api.artifact import MODEL_FILE, TOKENIZER_FILE, ArtifactRef, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.checkpoints import Checkpoints
@@ -91,10 +91,12 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     reporter.report("load", 0, plan.model.uri)
     source = load_model(plan.model, store)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
-    train = read_samples(plan.train, store, "spec.data.train", labels=needs_labels) if plan.train else None
-    calibration = None
+    tokenizer = source.files.get(TOKENIZER_FILE)
+    train = calibration = None
+    if plan.train:
+        train = read_samples(plan.train, store, "spec.data.train", labels=needs_labels, tokenizer=tokenizer)
     if plan.calibration:
-        calibration = read_samples(plan.calibration, store, "spec.data.calibration", labels=False)
+        calibration = read_samples(plan.calibration, store, "spec.data.calibration", labels=False, tokenizer=tokenizer)
         wanted = plan.calibration.samples
         if wanted is not None and wanted > len(calibration):
             raise UserError(
@@ -118,10 +120,10 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         architecture=loaded.source.factory,
         packages=package_versions(PACKAGES),
     )
-    graph = export_onnx(module, loaded.signature)
-    manifest = build_manifest(graph, count(module, loaded.signature), lineage)
+    files = {**loaded.source.files, MODEL_FILE: export_onnx(module, loaded.signature)}
+    manifest = build_manifest(files, count(module, loaded.signature), lineage)
     reporter.report("analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample")
-    return publish_artifact(manifest, graph, plan.output.uri, store)
+    return publish_artifact(manifest, files, plan.output.uri, store)
 
 
 def take_steps(
@@ -196,6 +198,7 @@ def publishing(plan: Plan, loaded: Loaded, baseline: ArtifactRef, store: Store) 
 
     def publish(candidate: Candidate, records: list[StepRecord]) -> ArtifactRef:
         graph = candidate.graph or export_onnx(candidate.module, loaded.signature)
+        files = {**loaded.source.files, MODEL_FILE: graph}
         lineage = Lineage(
             plan_digest=plan.content_digest(),
             source_digest=loaded.source.digest,
@@ -204,7 +207,7 @@ def publishing(plan: Plan, loaded: Loaded, baseline: ArtifactRef, store: Store) 
             steps=records,
             packages=package_versions(PACKAGES),
         )
-        manifest = build_manifest(graph, figures_of(candidate, loaded), lineage)
-        return publish_artifact(manifest, graph, plan.output.uri, store)
+        manifest = build_manifest(files, figures_of(candidate, loaded), lineage)
+        return publish_artifact(manifest, files, plan.output.uri, store)
 
     return publish

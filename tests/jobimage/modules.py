@@ -124,3 +124,18 @@ def not_a_module() -> int:
 
 def failing() -> nn.Module:
     raise OSError("no disk")
+
+
+class Bag(nn.Module):
+    """Two classes from the mean of the words that the mask leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(64, 16)
+        self.layers = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 2))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        weight = attention_mask.unsqueeze(-1).float()
+        mean = (self.words(input_ids) * weight).sum(1) / weight.sum(1).clamp(min=1)
+        logits: torch.Tensor = self.layers(mean)
+        return logits

@@ -27,9 +27,9 @@ def publish(store: Store) -> ArtifactRef:
     module = wine_mlp().eval()
     for parameter in module.parameters():
         parameter.detach().fill_(0.25)
-    graph = export_onnx(module, single((13,)))
+    files = {"model.onnx": export_onnx(module, single((13,)))}
     return publish_artifact(
-        build_manifest(graph, count(module, single((13,))), LINEAGE), graph, "pvc://out/wine", store
+        build_manifest(files, count(module, single((13,))), LINEAGE), files, "pvc://out/wine", store
     )
 
 

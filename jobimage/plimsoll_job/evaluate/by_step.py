@@ -9,16 +9,15 @@ from plimsoll_api.gates import Metric
 from plimsoll_api.plan import EvaluationRequest
 from plimsoll_api.report import RatioInterval, StepFigures
 from plimsoll_job.errors import UserError
-from plimsoll_job.evaluate.contestant import Contestant, labels_of, predict, time_pair
+from plimsoll_job.evaluate.contestant import Contestant, enter, labels_of, time_pair
 from plimsoll_job.evaluate.latency import ratio_intervals
 from plimsoll_job.evaluate.quality import accuracy, macro_f1
 from plimsoll_job.load.artifact import open_artifact
-from plimsoll_job.load.data import Samples
 from plimsoll_job.load.store import Store
 
 
 def measure_steps(
-    baseline: Contestant, candidate: Contestant, samples: Samples, request: EvaluationRequest, store: Store
+    baseline: Contestant, candidate: Contestant, request: EvaluationRequest, store: Store
 ) -> Iterator[StepFigures]:
     """Yield one row a step, in order; the models between are loaded one at a time. The last row is the candidate.
 
@@ -32,21 +31,19 @@ def measure_steps(
                 artifact = open_artifact(ArtifactRef(uri=uri, digest=record.artifact_digest, size_bytes=0), store, uri)
             except UserError:
                 continue
-            contestant = predict(artifact, samples, request)
-        yield _figures_of(record.technique, contestant, samples, _latency(baseline, contestant, samples, request))
+            contestant = enter(artifact, request, store, candidate)
+        yield _figures_of(record.technique, contestant, _latency(baseline, contestant, request))
 
 
-def _latency(
-    baseline: Contestant, contestant: Contestant, samples: Samples, request: EvaluationRequest
-) -> RatioInterval:
+def _latency(baseline: Contestant, contestant: Contestant, request: EvaluationRequest) -> RatioInterval:
     batch_size = request.settings.latency.batch_sizes[0]
-    times = time_pair(baseline, contestant, samples, batch_size, request)
+    times = time_pair(baseline, contestant, batch_size, request)
     ratios = ratio_intervals(times, batch_size, request.seed)
     return next(one for one in ratios if one.metric is Metric.LATENCY_P50)
 
 
-def _figures_of(technique: str, contestant: Contestant, samples: Samples, latency: RatioInterval) -> StepFigures:
-    manifest, labels = contestant.artifact.manifest, labels_of(samples)
+def _figures_of(technique: str, contestant: Contestant, latency: RatioInterval) -> StepFigures:
+    manifest, labels = contestant.artifact.manifest, labels_of(contestant.samples)
     return StepFigures(
         technique=technique,
         artifact_digest=contestant.artifact.ref.digest,

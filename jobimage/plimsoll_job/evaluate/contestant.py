@@ -5,33 +5,45 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.plan import EvaluationRequest
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.quality import Classes
 from plimsoll_job.evaluate.runtime import Server
 from plimsoll_job.evaluate.timing import Times, measure_times
 from plimsoll_job.load.artifact import Artifact
-from plimsoll_job.load.data import Samples, check_classes, check_inputs
+from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
 from plimsoll_job.load.inputs import Arrays
+from plimsoll_job.load.store import Store
 
 DATA_FIELD = "spec.data.evaluation"
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One model: its verified artifact, its session, what it predicts."""
+    """One model: its verified artifact, its session, the samples as it takes them, what it predicts."""
 
     artifact: Artifact
     server: Server
+    samples: Samples
     predicted: Classes
 
 
-def predict(artifact: Artifact, samples: Samples, request: EvaluationRequest) -> Contestant:
-    """Load the artifact as it would be served, and let it answer every sample."""
+def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: Contestant | None = None) -> Contestant:
+    """Load the artifact as it would be served, and let it answer every sample.
+
+    Samples are those of the other model, unless the two cut texts into tokens in different ways.
+    """
     server = Server(artifact, threads=request.settings.latency.threads, spec_field="spec.output.uri")
-    check_inputs(samples, server.shapes, f"{DATA_FIELD}.inputs")
+    tokenizer = artifact.files.get(TOKENIZER_FILE)
+    if other is not None and other.artifact.files.get(TOKENIZER_FILE) == tokenizer:
+        samples = other.samples
+    else:
+        columns = [part.column for part in request.data.slices]
+        samples = read_samples(request.data, store, DATA_FIELD, labels=True, columns=columns, tokenizer=tokenizer)
+    check_inputs(samples, server.shapes, f"{DATA_FIELD}.{'text' if request.data.text else 'inputs'}")
     check_classes(labels_of(samples), server.classes, f"{DATA_FIELD}.labels")
-    return Contestant(artifact, server, server.predict(samples))
+    return Contestant(artifact, server, samples, server.predict(samples))
 
 
 def labels_of(samples: Samples) -> Classes:
@@ -41,13 +53,13 @@ def labels_of(samples: Samples) -> Classes:
     return samples.labels
 
 
-def time_pair(
-    baseline: Contestant, candidate: Contestant, samples: Samples, batch_size: int, request: EvaluationRequest
-) -> Times:
+def time_pair(baseline: Contestant, candidate: Contestant, batch_size: int, request: EvaluationRequest) -> Times:
     """Return the interleaved times of both models at one batch size."""
-    batch = batch_of(samples, batch_size)
+    first, second = (batch_of(one.samples, batch_size) for one in (baseline, candidate))
     return measure_times(
-        lambda: baseline.server.run(batch), lambda: candidate.server.run(batch), rounds=request.settings.latency.rounds
+        lambda: baseline.server.run(first),
+        lambda: candidate.server.run(second),
+        rounds=request.settings.latency.rounds,
     )
 
 

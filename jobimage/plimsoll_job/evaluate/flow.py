@@ -20,12 +20,11 @@ from plimsoll_api.report import (
 )
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.by_step import measure_steps
-from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, labels_of, predict, time_pair
+from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, enter, labels_of, time_pair
 from plimsoll_job.evaluate.environment import describe_environment
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals
 from plimsoll_job.evaluate.quality import Classes, accuracy, count_flips, macro_f1, measure_slices
 from plimsoll_job.load.artifact import open_artifact
-from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.report import publish_report
@@ -56,17 +55,17 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
     reporter.report("load", 0, request.data.uri)
     artifacts = [open_artifact(ref, store, "spec.output.uri") for ref in (request.baseline, request.candidate)]
     fallback = check_fallback(request.fallback, store)
-    columns = [part.column for part in request.data.slices]
-    samples = read_samples(request.data, store, DATA_FIELD, labels=True, columns=columns)
-    reporter.report("evaluate", 0.1, f"{len(samples)} samples")
-    baseline, candidate = (predict(artifact, samples, request) for artifact in artifacts)
+    reporter.report("evaluate", 0.1, request.data.uri)
+    baseline = enter(artifacts[0], request, store)
+    candidate = enter(artifacts[1], request, store, baseline)
+    samples = baseline.samples
     labels = labels_of(samples)
     flips = count_flips(baseline.predicted, candidate.predicted, labels)
     slices = measure_slices(baseline.predicted, candidate.predicted, labels, samples.columns, f"{DATA_FIELD}.slices")
     reporter.report("measure", 0.3, f"{flips.changed} of {flips.samples} answers changed")
-    latencies, ratios = time_both(baseline, candidate, samples, request, reporter.part(0.3, 0.8))
+    latencies, ratios = time_both(baseline, candidate, request, reporter.part(0.3, 0.8))
     reporter.report("measure", 0.8, "what each step did")
-    steps = list(measure_steps(baseline, candidate, samples, request, store)) if request.by_step else []
+    steps = list(measure_steps(baseline, candidate, request, store)) if request.by_step else []
     return Report(
         task=request.task,
         data=DataProvenance(
@@ -96,7 +95,7 @@ def check_fallback(ref: ArtifactRef | None, store: Store) -> FallbackCheck | Non
 
 
 def time_both(
-    baseline: Contestant, candidate: Contestant, samples: Samples, request: EvaluationRequest, reporter: Reporter
+    baseline: Contestant, candidate: Contestant, request: EvaluationRequest, reporter: Reporter
 ) -> tuple[Mapping[str, list[LatencyFigures]], list[RatioInterval]]:
     """Time both models side by side at every batch size."""
     settings = request.settings.latency
@@ -104,7 +103,7 @@ def time_both(
     ratios: list[RatioInterval] = []
     for done, batch_size in enumerate(settings.batch_sizes):
         reporter.report("measure", done / len(settings.batch_sizes), f"latency at batch size {batch_size}")
-        times = time_pair(baseline, candidate, samples, batch_size, request)
+        times = time_pair(baseline, candidate, batch_size, request)
         latencies["baseline"].append(latency_figures(times.baseline, batch_size))
         latencies["candidate"].append(latency_figures(times.candidate, batch_size))
         ratios.extend(ratio_intervals(times, batch_size, request.seed))

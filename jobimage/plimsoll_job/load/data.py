@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from plimsoll_api.spec import DataSource
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.columns import Columns
 from plimsoll_job.load.formats import read_columns
 from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
 from plimsoll_job.load.labels import class_numbers
 from plimsoll_job.load.store import Store
+from plimsoll_job.load.text import texts_of, tokenize
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,36 @@ class Samples:
 
 
 def read_samples(
-    source: DataSource, store: Store, spec_field: str, *, labels: bool, columns: Sequence[str] = ()
+    source: DataSource,
+    store: Store,
+    spec_field: str,
+    *,
+    labels: bool,
+    columns: Sequence[str] = (),
+    tokenizer: bytes | None = None,
 ) -> Samples:
-    """Read the data set; UserError that names the field when it cannot be used as the field says."""
-    wanted = [*source.inputs, *([source.labels] if labels else []), *columns]
-    read = read_columns(source, store, spec_field, wanted)
-    arrays = read.arrays
-    for name, used_as in _uses(source, labels, columns):
-        if name not in arrays:
+    """Read the data set; UserError that names the field when it cannot be used as the field says.
+
+    Text is cut into tokens by the tokenizer.json of the model that takes it.
+    """
+    uses = _uses(source, labels, columns)
+    read = read_columns(source, store, spec_field, [name for name, _ in uses])
+    for name, used_as in uses:
+        if name not in read.arrays:
             raise UserError(f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}")
-    inputs = _stack_inputs([arrays[name] for name in source.inputs], source.inputs, f"{spec_field}.inputs")
-    for name, used_as in _uses(source, labels, columns):
-        if len(arrays[name]) != len(inputs):
+    inputs = _inputs_of(read, source, spec_field, tokenizer)
+    count = len(next(iter(inputs.values())))
+    for name, used_as in uses:
+        if len(read.arrays[name]) != count:
             raise UserError(
-                f"{spec_field}.{used_as}: {name!r} has {len(arrays[name])} entries, the inputs have {len(inputs)}"
+                f"{spec_field}.{used_as}: {name!r} has {len(read.arrays[name])} entries, the inputs have {count}"
             )
+    named = source.classes or read.classes
     return Samples(
-        inputs={SINGLE_INPUT: inputs},
-        labels=class_numbers(arrays[source.labels], source.classes or read.classes, spec_field) if labels else None,
+        inputs=inputs,
+        labels=class_numbers(read.arrays[source.labels], named, spec_field) if labels else None,
         digest=read.digest,
-        columns={name: arrays[name] for name in columns},
+        columns={name: read.arrays[name] for name in columns},
     )
 
 
@@ -87,10 +99,21 @@ def check_inputs(samples: Samples, expected: Mapping[str, Sequence[int | None]],
 
 def _uses(source: DataSource, labels: bool, columns: Sequence[str]) -> list[tuple[str, str]]:
     return [
-        *((name, "inputs") for name in source.inputs),
+        *((name, "inputs") for name in source.inputs if source.text is None),
+        *((name, "text") for name in source.text or []),
         *([(source.labels, "labels")] if labels else []),
         *((name, "slices") for name in columns),
     ]
+
+
+def _inputs_of(read: Columns, source: DataSource, spec_field: str, tokenizer: bytes | None) -> Arrays:
+    if source.text is None:
+        arrays = [read.arrays[name] for name in source.inputs]
+        return {SINGLE_INPUT: _stack_inputs(arrays, source.inputs, f"{spec_field}.inputs")}
+    if tokenizer is None:
+        raise UserError(f"{spec_field}.text: the model has no tokenizer.json beside its weights")
+    texts = texts_of([read.arrays[name] for name in source.text], source.text, f"{spec_field}.text")
+    return tokenize(texts, tokenizer, source.tokens, f"{spec_field}.text")
 
 
 def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_field: str) -> NDArray[np.float32]:

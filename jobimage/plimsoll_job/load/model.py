@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.model import digest_of
 from plimsoll_api.spec import ModelSource
 from plimsoll_job.errors import UserError
@@ -30,6 +31,8 @@ class SourceModel:
     factory: str
     digest: str
     weights: dict[str, torch.Tensor]
+    #: What an artifact needs beside the model, by its name there.
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def build_empty(self) -> nn.Module:
         """Return the factory's module, in evaluation mode, with whatever weights the factory gives."""
@@ -44,15 +47,17 @@ class SourceModel:
 
 def load_model(source: ModelSource, store: Store) -> SourceModel:
     """Read and verify the weights, and try them on the factory's module."""
-    uri = source.uri
-    if store.locate(uri, WEIGHTS_FIELD).is_dir():
+    uri, files = source.uri, {}
+    if (directory := store.locate(uri, WEIGHTS_FIELD)).is_dir():
         uri = f"{uri}/{WEIGHTS_FILE}"
+        if (directory / TOKENIZER_FILE).exists():
+            files[TOKENIZER_FILE] = store.read(f"{source.uri}/{TOKENIZER_FILE}", WEIGHTS_FIELD)
     content = store.read(uri, WEIGHTS_FIELD)
     digest = digest_of(content)
     if source.digest is not None and source.digest != digest:
         raise UserError(f"spec.model.digest: {uri} has the digest {digest}", reason="DigestMismatch")
     weights = parse_weights(content, uri)
-    model = SourceModel(factory=source.architecture.factory, digest=digest, weights=weights)
+    model = SourceModel(source.architecture.factory, digest, weights, files)
     model.build()
     return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signa
             "spec.data.calibration: is needed to know the shape of the model's input, "
             "since the module has no attribute input_shape"
         )
-    signature = single(tuple(map(int, told))) if told is not None else _shown_by(next(iter(given.values())))
+    signature = single(tuple(map(int, told))) if told is not None else _shown_by(list(given.values()))
     for spec_field, samples in given.items():
         check_inputs(samples, {one.name: one.shape for one in signature}, spec_field)
     spec_field = "spec.model.architecture.factory" if told is not None else next(iter(given))
@@ -42,5 +42,16 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signa
     return signature
 
 
-def _shown_by(samples: Samples) -> Signature:
-    return tuple(Input(name, array.shape[1:], str(array.dtype)) for name, array in samples.inputs.items())
+def _shown_by(given: Sequence[Samples]) -> Signature:
+    """Return the inputs of the first data set; integers may be as large as in any of them."""
+    return tuple(
+        Input(
+            name,
+            array.shape[1:],
+            str(array.dtype),
+            1 + max(int(samples.inputs[name].max()) for samples in given if name in samples.inputs)
+            if array.dtype.kind == "i"
+            else 1,
+        )
+        for name, array in given[0].inputs.items()
+    )

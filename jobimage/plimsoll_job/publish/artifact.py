@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 
 import onnx
 
@@ -26,13 +27,16 @@ from plimsoll_job.publish.files import write_directory
 OUTPUT_FIELD = "spec.output.uri"
 
 
-def build_manifest(graph: bytes, figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
-    """Return the manifest of an ONNX model; nothing in it tells when or where it was made."""
-    model = onnx.load_from_string(graph)
+def build_manifest(files: Mapping[str, bytes], figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
+    """Return the manifest of an ONNX model and what lies beside it; nothing in it tells when or where it was made."""
+    model = onnx.load_from_string(files[MODEL_FILE])
     inputs, outputs = signature(model)
     return ArtifactManifest(
         opset=opset(model),
-        files=[ArtifactFile(path=MODEL_FILE, size_bytes=len(graph), digest=digest_of(graph))],
+        files=[
+            ArtifactFile(path=path, size_bytes=len(content), digest=digest_of(content))
+            for path, content in sorted(files.items())
+        ],
         inputs=inputs,
         outputs=outputs,
         parameters=figures.parameters,
@@ -42,7 +46,9 @@ def build_manifest(graph: bytes, figures: ModuleFigures, lineage: Lineage) -> Ar
     )
 
 
-def publish_artifact(manifest: ArtifactManifest, graph: bytes, output_uri: str, store: Store) -> ArtifactRef:
+def publish_artifact(
+    manifest: ArtifactManifest, files: Mapping[str, bytes], output_uri: str, store: Store
+) -> ArtifactRef:
     """Write the artifact where it is not there yet, and return where it lies; a damaged one is written anew."""
     digest = manifest.content_digest()
     name = f"artifacts/{directory_of(digest)}"
@@ -52,7 +58,7 @@ def publish_artifact(manifest: ArtifactManifest, graph: bytes, output_uri: str, 
     target = store.locate(output_uri, OUTPUT_FIELD) / name
     if target.exists() and not is_intact(ref, store):
         shutil.rmtree(target, ignore_errors=True)
-    write_directory(target, {MODEL_FILE: graph, MANIFEST_FILE: manifest.canonical_json()})
+    write_directory(target, {**files, MANIFEST_FILE: manifest.canonical_json()})
     return ref
 
 

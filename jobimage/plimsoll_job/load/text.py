@@ -1,0 +1,66 @@
+"""Texts as tokens, cut by the tokenizer that comes with the model, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll_api.artifact import TOKENIZER_FILE
+from plimsoll_job.errors import UserError
+
+INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
+#: How tokenizers that say nothing of padding call the token for it.
+PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
+
+#: One text a sample, or two that belong together.
+Text = str | tuple[str, str]
+
+
+def texts_of(columns: Sequence[NDArray[Any]], names: Sequence[str], spec_field: str) -> list[Text]:
+    """Return the texts, or the pairs of texts, of one or two columns; UserError where an entry is no text."""
+    for name, column in zip(names, columns, strict=True):
+        wrong = next((row for row, text in enumerate(column.tolist()) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UserError(f"{spec_field}: {name!r} holds {column[wrong]!r} in sample {wrong}, expected text")
+        if len(column) != len(columns[0]):
+            raise UserError(f"{spec_field}: {name!r} has {len(column)} entries, {names[0]!r} has {len(columns[0])}")
+    if not len(columns[0]):
+        raise UserError(f"{spec_field}: the data set is empty")
+    texts: list[Text] = columns[0].tolist()
+    return texts if len(columns) == 1 else list(zip(texts, columns[1].tolist(), strict=True))  # type: ignore[arg-type]
+
+
+def tokenize(
+    texts: Sequence[Text], tokenizer_json: bytes, length: int, spec_field: str = "spec.model.uri"
+) -> dict[str, NDArray[np.int64]]:
+    """Return input_ids and attention_mask [n, length]: longer texts are cut, shorter ones padded where they pad.
+
+    UserError when the file is no tokenizer, or a text has not one token.
+    """
+    # 40 ms to import, and most jobs have no text.
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    # What the library raises is a bare Exception.
+    try:
+        tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    except Exception as error:
+        raise UserError(f"{spec_field}: the model's {TOKENIZER_FILE} is no tokenizer: {error}") from error
+    padding, truncation = tokenizer.padding or {}, tokenizer.truncation or {}
+    known = (tokenizer.token_to_id(token) for token in PADDING_TOKENS)
+    pad_id = padding.get("pad_id", next((number for number in known if number is not None), 0))
+    tokenizer.no_padding()
+    # The library may leave a text longer than that when its template alone is as long.
+    tokenizer.enable_truncation(length, direction=truncation.get("direction", "right"))
+    ids = np.full((len(texts), length), pad_id, dtype=np.int64)
+    mask = np.zeros((len(texts), length), dtype=np.int64)
+    for row, encoding in enumerate(tokenizer.encode_batch(list(texts))):
+        count = len(encoding.ids)
+        if not 0 < count <= length:
+            fault = f"does not fit {length} tokens" if count else "has no token"
+            raise UserError(f"{spec_field}: the text of sample {row} {fault}: {texts[row]!r}")
+        place = slice(length - count, None) if padding.get("direction") == "left" else slice(count)
+        ids[row, place], mask[row, place] = encoding.ids, 1
+    return {INPUT_IDS: ids, ATTENTION_MASK: mask}
