@@ -133,7 +133,7 @@ def test_where_channels_differ_in_size_wanda_answers_nearer_than_magnitude(more:
     module = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
     module.input_shape = (64,)  # type: ignore[assignment]
     samples = samples_of((64,), 256)
-    samples.inputs["inputs"][:] *= torch.logspace(-2, 1, 64)[torch.randperm(64)].numpy()
+    samples.inputs["inputs"][:, ::2] *= 0.01
     inputs = torch.from_numpy(samples.inputs["inputs"])
 
     def error(criterion: dict[str, str]) -> float:
@@ -141,7 +141,7 @@ def test_where_channels_differ_in_size_wanda_answers_nearer_than_magnitude(more:
         pruned = prune.apply(ordered, Candidate(module), bench_of(module, calibration=samples)).candidate.module
         return float((pruned(inputs) - module(inputs)).detach().square().mean())
 
-    assert error(WANDA) < 0.7 * error({"criterion": "Magnitude"})
+    assert error(WANDA) < 0.5 * error({"criterion": "Magnitude"})
 
 
 def test_wanda_reaches_the_channels_of_each_group_of_a_convolution() -> None:
