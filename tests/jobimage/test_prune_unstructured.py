@@ -130,7 +130,7 @@ def test_wanda_weighs_by_the_norm_of_what_a_weight_multiplies() -> None:
 @pytest.mark.parametrize("more", [{"amount": "50%"}, {"granularity": "NofM", "pattern": "2:4"}])
 def test_where_channels_differ_in_size_wanda_answers_nearer_than_magnitude(more: dict[str, str]) -> None:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
+    module = nn.Sequential(nn.Linear(64, 8)).eval()
     module.input_shape = (64,)  # type: ignore[assignment]
     samples = samples_of((64,), 256)
     samples.inputs["inputs"][:, ::2] *= 0.01
@@ -141,7 +141,7 @@ def test_where_channels_differ_in_size_wanda_answers_nearer_than_magnitude(more:
         pruned = prune.apply(ordered, Candidate(module), bench_of(module, calibration=samples)).candidate.module
         return float((pruned(inputs) - module(inputs)).detach().square().mean())
 
-    assert error(WANDA) < 0.5 * error({"criterion": "Magnitude"})
+    assert error(WANDA) < 0.1 * error({"criterion": "Magnitude"})
 
 
 def test_wanda_reaches_the_channels_of_each_group_of_a_convolution() -> None:
