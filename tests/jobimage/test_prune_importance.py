@@ -49,6 +49,7 @@ def test_sums_are_kept_in_double_precision() -> None:
 
 
 def test_features_of_a_flattened_channel_count_for_that_channel() -> None:
+    torch.manual_seed(0)
     module = Flattened().eval()
     with torch.no_grad():
         module.conv.weight[3], module.conv.bias[3] = 0.0, 0.0  # type: ignore[index]
