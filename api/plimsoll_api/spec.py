@@ -9,7 +9,7 @@ from plimsoll_api.gates import BOUND_NAMES, TIMED, EvaluationSettings, Gate, Lat
 from plimsoll_api.model import Model
 from plimsoll_api.rules import Rule, to_camel
 from plimsoll_api.runtime import Resources, Runtime, Toleration
-from plimsoll_api.sources import Architecture, ModelSource, Output, ReleaseRef, Task
+from plimsoll_api.sources import Architecture, ModelSource, NamedArchitecture, Output, ReleaseRef, Task
 from plimsoll_api.steps import (
     CALIBRATED,
     ActivationStatistic,
@@ -57,6 +57,7 @@ __all__ = [
     "Metric",
     "ModelSource",
     "Name",
+    "NamedArchitecture",
     "Output",
     "Prune",
     "PruneCriterion",
