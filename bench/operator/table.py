@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.operator.figures import STRETCHES, Figures
+from bench.page import markdown_table, put_between_markers
 
-BEGIN = "<!-- bench-operator begin: written by make bench-operator -->"
-END = "<!-- bench-operator end -->"
 _MIB = 1 << 20
 
 Row = list[str]
@@ -47,14 +46,7 @@ def text(figures: Sequence[Figures]) -> str:
 
 def write_markdown(figures: Sequence[Figures], file: Path) -> None:
     """Put the table into the file between its two markers; append them when the file has none."""
-    section = "\n".join([BEGIN, *_markdown(figures), END])
-    old = file.read_text() if file.exists() else ""
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        file.write_text(before + section + after)
-    else:
-        file.write_text(f"{old.rstrip()}\n\n{section}\n".lstrip())
+    put_between_markers(file, "bench-operator", _markdown(figures))
 
 
 def _markdown(figures: Sequence[Figures]) -> list[str]:
@@ -63,9 +55,7 @@ def _markdown(figures: Sequence[Figures]) -> list[str]:
         f"{figures[0].jobs:,} CompressionJobs created at once; API server, etcd, controllers, scheduler, kwok and the "
         f"operator on the same {os.cpu_count()} cores; a fresh control plane for each operator.",
         "",
-        "| " + " | ".join(head) + " |",
-        "|---" + "|---:" * (len(head) - 1) + "|",
-        *("| " + " | ".join(row) + " |" for row in body),
+        *markdown_table(head, body),
         "",
     ]
     return lines + [f"Writes a job of {one.name}: {_kinds(one)}." for one in figures]

@@ -1,0 +1,1 @@
+"""How many of the models that people have each technique takes: every row carried out, exported and reloaded."""

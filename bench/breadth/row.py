@@ -1,0 +1,92 @@
+"""python -m bench.breadth.row MODEL TECHNIQUE FOLDER: one technique on one model, by the job image's own way."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench.breadth.subjects import factory_of
+
+from plimsoll_api.plan import Plan
+from plimsoll_job.compress import compress
+from plimsoll_job.errors import PlimsollError
+from plimsoll_job.figures import count_parameters
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.table import TECHNIQUES
+
+STEPS: dict[str, dict[str, Any]] = {
+    "prune": {"prune": {"criterion": "Activation", "granularity": "Structured", "amount": "30%"}},
+    "factorize": {"factorize": {"method": "Svd", "amount": "30%"}},
+    "int8": {"quantize": {"scheme": "Int8Static"}},
+}
+#: The reload asks for this many answers.
+ASKED = 5
+
+
+def plan_of(name: str, technique: str) -> Plan:
+    """Return the plan; the claim `work` holds all that it names."""
+    return Plan.model_validate({
+        "image": "",
+        "model": {"uri": "pvc://work/model.safetensors", "architecture": {"factory": factory_of(name)}},
+        "task": "ImageClassification",
+        "calibration": {"uri": "pvc://work/calibration.npz"},
+        "steps": [STEPS[technique]],
+        "seed": 0,
+        "output": {"uri": f"pvc://work/{technique}"},
+    })  # fmt: skip
+
+
+@contextmanager
+def watched(technique: str) -> Iterator[list[tuple[Candidate, Candidate]]]:
+    """Give a list that gets the candidate before and after the technique: compress hands out the artifact only."""
+    seen: list[tuple[Candidate, Candidate]] = []
+    apply = TECHNIQUES[technique]
+
+    def watching(settings: Any, candidate: Candidate, bench: Bench) -> Applied:
+        applied = apply(settings, candidate, bench)
+        seen.append((candidate, applied.candidate))
+        return applied
+
+    TECHNIQUES[technique] = watching
+    try:
+        yield seen
+    finally:
+        TECHNIQUES[technique] = apply
+
+
+def carry_out(name: str, technique: str, folder: Path) -> float:
+    """Compress, keep what the module answers beside the artifact, and return the share of parameters that went."""
+    with watched(next(iter(STEPS[technique]))) as seen:
+        summary = compress(plan_of(name, technique), Store(claims=folder.parent), Reporter(emit=lambda _: None))
+    assert summary.candidate is not None  # noqa: S101 — compress came to its end
+    ((before, after),) = seen
+    with np.load(folder / "calibration.npz", allow_pickle=False) as samples:
+        arrays = {name: samples[name][:ASKED] for name in samples.files}
+    with torch.no_grad():
+        arrays["answers"] = after.module(*map(torch.from_numpy, arrays.values())).numpy()
+    np.savez(folder / technique / "expected.npz", **arrays)
+    (folder / technique / "artifact.json").write_text(summary.candidate.model_dump_json())
+    return 1 - count_parameters(after.module) / count_parameters(before.module)
+
+
+def main() -> int:
+    """Print what went; return 1 with the reason on the last line if the job image refused."""
+    try:
+        share = carry_out(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    except PlimsollError as error:
+        print(error.message.splitlines()[0])
+        return 1
+    print(json.dumps({"share": share}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

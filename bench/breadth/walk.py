@@ -1,0 +1,88 @@
+"""One model through all techniques, each row in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.breadth.outcome import Outcome
+from bench.child import Ended, run
+
+TECHNIQUES = ("prune", "factorize", "int8")
+#: What was ordered is met when the share of parameters that went is this near to it.
+ORDERED_SHARE, CLOSE_ENOUGH = 0.3, 0.05
+#: How far the reloaded answers may be from the module's, over the size of the answers: another order of sums, and for
+#: int8 its rounding, which random weights on noise pass on from layer to layer as no trained model does.
+ALLOWED_ERRORS = {"prune": 1e-4, "factorize": 1e-4, "int8": 0.5}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process of a row may use."""
+
+    seconds: float
+    memory_bytes: int
+
+
+def walk(model: str, techniques: Sequence[str], limits: Limits, commit: str) -> Iterator[Outcome]:
+    """Yield what became of each technique on the model; nothing that goes wrong is raised."""
+    with tempfile.TemporaryDirectory(prefix="plimsoll-breadth-") as directory:
+        folder = Path(directory, "work")
+        folder.mkdir()
+        prepared = _run("prepare", [model, folder], limits)
+        if prepared.code != 0:
+            for technique in techniques:
+                reason = f"the model cannot be made: {prepared.reason}"
+                yield Outcome(model, technique, commit, reason, prepared.seconds, prepared.peak_memory_bytes)
+            return
+        made = _last_line(prepared)
+        for technique in techniques:
+            row = _run("row", [model, technique, folder], limits)
+            share: float | None = None
+            error, reason, seconds = None, row.reason, row.seconds
+            if row.code == 0:
+                share = float(_last_line(row)["share"])
+                reloaded = reload(technique, folder, limits)
+                seconds += reloaded.seconds
+                if reloaded.code == 0:
+                    error = float(_last_line(reloaded)["error"])
+                    reason = reason_of(technique, share, error)
+                else:
+                    reason = f"reload: {reloaded.reason}"
+            yield Outcome(
+                model, technique, commit, reason, seconds, row.peak_memory_bytes,
+                parameters=made["parameters"], side=made["side"], share=share, error=error,
+            )  # fmt: skip
+
+
+def reload(technique: str, folder: Path, limits: Limits) -> Ended:
+    """Open in a fresh process what the technique made; it prints how far the answers are from the module's."""
+    return _run("reload", [technique, folder], limits)
+
+
+def reason_of(technique: str, share: float, error: float) -> str:
+    """Return why what was made is not what was ordered; nothing when it is."""
+    if technique != "int8" and abs(share - ORDERED_SHARE) > CLOSE_ENOUGH:
+        return f"{share:.0%} of the parameters went, {ORDERED_SHARE:.0%} were ordered"
+    if not error <= ALLOWED_ERRORS[technique]:
+        return f"reloaded, its answers are wrong by {error:.2g} of their size"
+    return ""
+
+
+def _last_line(ended: Ended) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ended.output.splitlines()[-1])
+    return found
+
+
+def _run(module: str, arguments: Sequence[str | Path], limits: Limits) -> Ended:
+    return run(
+        [sys.executable, "-m", f"bench.breadth.{module}", *arguments],
+        limit_seconds=limits.seconds,
+        memory_bytes=limits.memory_bytes,
+        environment={"OMP_NUM_THREADS": "1"},
+    )

@@ -1,1 +1,0 @@
-"""How modules are built, each way in a module of its own."""

@@ -1,0 +1,95 @@
+"""The walk over models: small rows pass the whole way, and whatever goes wrong in a row is a row with its reason."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from bench.breadth.outcome import Outcome, append, read
+from bench.breadth.report import lines, share_passed
+from bench.breadth.walk import reason_of
+from bench.child import run
+from bench.page import put_between_markers
+
+MIB = 1 << 20
+
+
+def python(code: str, *, limit_seconds: float = 20, memory_bytes: int | None = None) -> str:
+    return run([sys.executable, "-c", code], limit_seconds=limit_seconds, memory_bytes=memory_bytes).reason
+
+
+def outcome(model: str = "torchvision/one", technique: str = "prune", reason: str = "", commit: str = "abc") -> Outcome:
+    return Outcome(model, technique, commit, reason, seconds=2.0, peak_memory_bytes=MIB, parameters=1_500_000, side=64)
+
+
+def test_a_crash_a_hang_and_a_hunger_for_memory_are_reasons() -> None:
+    assert python("import os; os.abort()").startswith("SIGABRT")
+    assert python("print('so far'); raise ValueError('no such layer')") == "ValueError: no such layer"
+    assert python("import time; time.sleep(60)", limit_seconds=0.5).startswith("not done after")
+    assert python(f"bytearray({2000 * MIB})", memory_bytes=500 * MIB) == "MemoryError"
+
+
+def test_the_memory_of_a_child_is_its_own() -> None:
+    large = run([sys.executable, "-c", f"bytearray(b'1') * {200 * MIB}"], limit_seconds=20)
+    small = run([sys.executable, "-c", ""], limit_seconds=20)
+    assert small.peak_memory_bytes < 100 * MIB < 200 * MIB < large.peak_memory_bytes
+
+
+def test_too_little_taken_away_and_wrong_answers_are_failures() -> None:
+    assert reason_of("prune", share=0.31, error=1e-6) == ""
+    assert "20% of the parameters went" in reason_of("prune", share=0.2, error=1e-6)
+    assert "wrong by 0.01" in reason_of("factorize", share=0.3, error=0.01)
+    assert reason_of("int8", share=0.0, error=0.01) == ""
+    assert "wrong by nan" in reason_of("int8", share=0.0, error=float("nan"))
+
+
+def test_rows_are_kept_and_a_half_written_one_is_walked_again(tmp_path: Path) -> None:
+    file = tmp_path / "build" / "rows.jsonl"
+    assert read(file) == {}
+    append(file, [outcome(reason="broken"), outcome(technique="int8")])
+    append(file, [outcome(reason="")])
+    file.write_text(file.read_text() + '{"model": "torchvision/two", "tech')
+    assert read(file) == {
+        ("torchvision/one", "prune"): outcome(),
+        ("torchvision/one", "int8"): outcome(technique="int8"),
+    }
+
+
+def test_the_page_tells_shares_goals_and_reasons(tmp_path: Path) -> None:
+    rows = [outcome(), outcome("torchvision/two", reason="a | b\nsecond line"), outcome(technique="int8")]
+    assert share_passed(rows, "prune") == 0.5
+    assert share_passed(rows, "factorize") == 0
+    page = tmp_path / "benchmarks.md"
+    put_between_markers(page, "bench-breadth", lines(rows))
+    text = page.read_text()
+    assert "| prune | 1 of 2 | 50.0% | 95%: missed | 2 |" in text
+    assert "| int8 | 1 of 1 | 100.0% | 95%: met | 2 |" in text
+    assert r"| torchvision/two | prune | a \| b second line |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "technique"),
+    [
+        ("torchvision/squeezenet1_1", "factorize"),
+        ("torchvision/mobilenet_v3_small", "prune"),
+        ("transformers/ConvNeXt", "prune"),
+        ("transformers/ConvNeXt", "factorize"),
+        ("transformers/Swin", "factorize"),
+        ("transformers/ViT", "int8"),
+    ],
+)
+def test_a_small_row_passes(model: str, technique: str, tmp_path: Path) -> None:
+    from bench.breadth.prepare import prepare  # noqa: PLC0415 — torch, for these rows only
+    from bench.breadth.row import carry_out  # noqa: PLC0415
+    from bench.breadth.walk import Limits, reload  # noqa: PLC0415
+
+    folder = tmp_path / "work"
+    folder.mkdir()
+    prepare(model, folder)
+    share = carry_out(model, technique, folder)
+    reloaded = reload(technique, folder, Limits(seconds=60, memory_bytes=4096 * MIB))
+    assert reloaded.code == 0, reloaded.output
+    assert reason_of(technique, share, json.loads(reloaded.output)["error"]) == ""
