@@ -55,7 +55,7 @@ class Lineage(Model):
 
     plan_digest: Digest | None = Field(default=None, description="The plan that made it; unset for a baseline.")
     source_digest: Digest = Field(description="sha256 of the weights file that it was made from.")
-    architecture: str = Field(description="The factory that built the module.")
+    architecture: str = Field(description="What built the module, such as torchvision resnet18.")
     baseline_digest: Digest | None = Field(default=None, description="The baseline's artifact; unset for a baseline.")
     steps: list[StepRecord] = Field(default=[], description="What was done, in order.")
     packages: dict[str, str] = Field(default={}, description="Versions of the packages that made it.")

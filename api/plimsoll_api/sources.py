@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from plimsoll_api.model import Model
-from plimsoll_api.rules import Pattern
+from plimsoll_api.rules import Pattern, exactly_one_of
 from plimsoll_api.values import Digest, Name, Uri
 
 
@@ -20,19 +20,52 @@ class Task(StrEnum):
     TABULAR_CLASSIFICATION = "TabularClassification"
 
 
+class NamedArchitecture(Model):
+    """A constructor of a library of the image, by its name; only its structure is taken, never its weights."""
+
+    name: Annotated[
+        str,
+        Pattern(
+            r"[a-z0-9_]+(\.[a-z0-9_]+)?",
+            "a constructor's name of lower-case letters, digits and _, such as resnet18",
+            128,
+        ),
+    ] = Field(description="The constructor's name, such as resnet18.")
+    classes: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Classes of the last layer; as many as the constructor's own when unset.",
+    )
+
+
 class Architecture(Model):
     """How the model's module is built before its weights are loaded; exactly one way."""
 
-    factory: Annotated[
-        str,
-        Pattern(
-            r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*",
-            "module:function, such as plimsoll_job.zoo:digits_cnn",
-            256,
-        ),
-    ] = Field(
+    rules = (exactly_one_of("factory", "torchvision", "timm", subject="an architecture"),)
+
+    factory: (
+        Annotated[
+            str,
+            Pattern(
+                r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*",
+                "module:function, such as plimsoll_job.zoo:digits_cnn",
+                256,
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None,
         description="A function of the job image, written module:function, that takes no argument and returns the "
-        "torch module. It is code of the image, never code that comes with the weights."
+        "torch module. It is code of the image, never code that comes with the weights.",
+    )
+    torchvision: NamedArchitecture | None = Field(
+        default=None,
+        description="A classification constructor of torchvision, such as resnet18. The data gives the images' size.",
+    )
+    timm: NamedArchitecture | None = Field(
+        default=None,
+        description="A constructor of timm, such as convnext_tiny. The data gives the size of the images.",
     )
 
 

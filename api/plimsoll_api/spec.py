@@ -9,9 +9,11 @@ from plimsoll_api.gates import BOUND_NAMES, TIMED, EvaluationSettings, Gate, Lat
 from plimsoll_api.model import Model
 from plimsoll_api.rules import Rule, to_camel
 from plimsoll_api.runtime import Resources, Runtime, Toleration
-from plimsoll_api.sources import Architecture, ModelSource, Output, ReleaseRef, Task
+from plimsoll_api.sources import Architecture, ModelSource, NamedArchitecture, Output, ReleaseRef, Task
 from plimsoll_api.steps import (
     CALIBRATED,
+    ActivationStatistic,
+    AmountOf,
     Distill,
     DistillLoss,
     Factorize,
@@ -23,11 +25,14 @@ from plimsoll_api.steps import (
     PruneCriterion,
     Quantize,
     QuantizeScheme,
+    Scope,
     Step,
 )
 from plimsoll_api.values import ColumnName, Digest, Name, Uri, list_of
 
 __all__ = [
+    "ActivationStatistic",
+    "AmountOf",
     "Architecture",
     "CalibrationData",
     "ColumnName",
@@ -52,6 +57,7 @@ __all__ = [
     "Metric",
     "ModelSource",
     "Name",
+    "NamedArchitecture",
     "Output",
     "Prune",
     "PruneCriterion",
@@ -60,6 +66,7 @@ __all__ = [
     "ReleaseRef",
     "Resources",
     "Runtime",
+    "Scope",
     "Slice",
     "Step",
     "Task",
@@ -85,13 +92,21 @@ def _factorizes_zeros(spec: CompressionJobSpec) -> bool:
     """Tell whether a factorize step follows one that set single weights to zero."""
     sparse = False
     for step in spec.steps:
-        sparse |= step.prune is not None and step.prune.granularity == Granularity.UNSTRUCTURED
+        sparse |= step.prune is not None and step.prune.granularity != Granularity.STRUCTURED
         if sparse and step.factorize is not None:
             return True
     return False
 
 
-_CEL_FIRST_SPARSE = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Unstructured').indexOf(true)"
+def _breaks_pattern(spec: CompressionJobSpec) -> bool:
+    """Tell whether a structured prune follows one that left N of M."""
+    kinds = [step.prune.granularity for step in spec.steps if step.prune is not None]
+    return Granularity.N_OF_M in kinds and Granularity.STRUCTURED in kinds[kinds.index(Granularity.N_OF_M) :]
+
+
+_CEL_FIRST_SPARSE = "self.steps.map(s, has(s.prune) && s.prune.granularity != 'Structured').indexOf(true)"
+_CEL_FIRST_PATTERN = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'NofM').indexOf(true)"
+_CEL_STRUCTURED = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Structured').lastIndexOf(true)"
 _CEL_FACTORIZE = "self.steps.map(s, has(s.factorize)).lastIndexOf(true)"
 
 
@@ -158,8 +173,15 @@ class CompressionJobSpec(Model):
         Rule(
             cel=f"{_CEL_FIRST_SPARSE} < 0 || {_CEL_FACTORIZE} < {_CEL_FIRST_SPARSE}",
             holds=lambda spec: not _factorizes_zeros(spec),
-            message="factorize must not follow prune with granularity Unstructured: products of factors are dense, so "
-            "the zeros would be lost",
+            message="factorize must not follow prune with granularity Unstructured or NofM: products of factors are "
+            "dense, so the zeros would be lost",
+            field="steps",
+        ),
+        Rule(
+            cel=f"{_CEL_FIRST_PATTERN} < 0 || {_CEL_STRUCTURED} < {_CEL_FIRST_PATTERN}",
+            holds=lambda spec: not _breaks_pattern(spec),
+            message="prune with granularity Structured must not follow one with NofM: where channels go, the weights "
+            "that are left no longer keep the pattern",
             field="steps",
         ),
         Rule(
@@ -185,7 +207,7 @@ class CompressionJobSpec(Model):
         min_length=1,
         max_length=16,
         description="Techniques, in order. quantize comes last and once. factorize comes once, and before any prune "
-        "with granularity Unstructured.",
+        "with granularity Unstructured or NofM.",
         json_schema_extra=list_of("atomic"),
     )
     seed: int = Field(default=0, ge=0, le=2_147_483_647, description="Seed of every random choice of the run.")

@@ -117,7 +117,7 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
     module = loaded.source.build()
     lineage = Lineage(
         source_digest=loaded.source.digest,
-        architecture=loaded.source.factory,
+        architecture=loaded.source.architecture,
         packages=package_versions(PACKAGES),
     )
     files = {**loaded.source.files, MODEL_FILE: export_onnx(module, loaded.signature)}
@@ -202,7 +202,7 @@ def publishing(plan: Plan, loaded: Loaded, baseline: ArtifactRef, store: Store) 
         lineage = Lineage(
             plan_digest=plan.content_digest(),
             source_digest=loaded.source.digest,
-            architecture=loaded.source.factory,
+            architecture=loaded.source.architecture,
             baseline_digest=baseline.digest,
             steps=records,
             packages=package_versions(PACKAGES),

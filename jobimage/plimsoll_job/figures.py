@@ -28,7 +28,7 @@ def count(module: nn.Module, signature: Signature) -> ModuleFigures:
     return ModuleFigures(
         parameters=sum(parameter.numel() for parameter in parameters),
         nonzero=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
-        macs=_count_macs(module, signature),
+        macs=count_macs(module, signature),
     )
 
 
@@ -42,18 +42,8 @@ def weights_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
-def example_of(signature: Signature, batch: int = 2) -> tuple[torch.Tensor, ...]:
-    """Return a batch of random inputs, always the same for one signature: normal, or whole numbers of their range."""
-    chance = torch.Generator().manual_seed(0)
-    return tuple(
-        torch.randn((batch, *one.shape), generator=chance)
-        if one.dtype == "float32"
-        else torch.randint(one.values, (batch, *one.shape), generator=chance, dtype=getattr(torch, one.dtype))
-        for one in signature
-    )
-
-
-def _count_macs(module: nn.Module, signature: Signature) -> int:
+def count_macs(module: nn.Module, signature: Signature) -> int:
+    """Return the multiply-accumulates of one sample in convolutions and linear layers."""
     total = 0
 
     def add(layer: nn.Module, _: object, output: torch.Tensor) -> None:
@@ -71,3 +61,14 @@ def _count_macs(module: nn.Module, signature: Signature) -> int:
         for hook in hooks:
             hook.remove()
     return total
+
+
+def example_of(signature: Signature, batch: int = 2) -> tuple[torch.Tensor, ...]:
+    """Return a batch of random inputs, always the same for one signature: normal, or whole numbers of their range."""
+    chance = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn((batch, *one.shape), generator=chance)
+        if one.dtype == "float32"
+        else torch.randint(one.values, (batch, *one.shape), generator=chance, dtype=getattr(torch, one.dtype))
+        for one in signature
+    )

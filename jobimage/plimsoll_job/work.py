@@ -19,7 +19,8 @@ from plimsoll_api.model import Model
 from plimsoll_job.checkpoints import Checkpoints, read_tensors, tensor_writer
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.inputs import Signature
-from plimsoll_job.load.model import SourceModel, load_strictly
+from plimsoll_job.load.model import SourceModel
+from plimsoll_job.load.weights import load_strictly
 from plimsoll_job.publish.files import is_whole, write_file, write_sealed
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Candidate, Change
@@ -110,7 +111,7 @@ class Work:
         try:
             state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
             graph = (directory / GRAPH_FILE).read_bytes() if state.has_graph else None
-            module = replay(source.build_empty(), self.signature, state.changes)
+            module = replay(source.build(), self.signature, state.changes)
             load_strictly(module, read_tensors(directory / WEIGHTS_FILE), "work directory")
         except (OSError, UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
             return None

@@ -112,7 +112,7 @@ def test_weights_of_losses_are_filled_in(losses: list[object], weights: tuple[fl
 
 
 def test_a_model_made_in_python_keeps_its_rules_too() -> None:
-    with pytest.raises(ValidationError, match="granularity: must be Structured with criterion Activation"):
+    with pytest.raises(ValidationError, match="granularity: must be Structured unless criterion is Magnitude"):
         Prune.model_validate({"criterion": "Activation", "granularity": "Unstructured", "amount": "10%"})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from torch import nn
 
 from plimsoll_api.report import Progress
 from plimsoll_job.load.data import Samples
-from plimsoll_job.load.inputs import SINGLE_INPUT, single
+from plimsoll_job.load.inputs import SINGLE_INPUT, Signature, single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.shape import Bench
@@ -22,14 +24,14 @@ def samples_of(shape: tuple[int, ...], count: int = 40, classes: int = 3, seed: 
 def bench_of(
     module: nn.Module,
     *,
-    factory: str = "plimsoll_job.zoo:wine_mlp",
     train: Samples | None = None,
     calibration: Samples | None = None,
     seed: int = 0,
+    signature: Signature | None = None,
 ) -> Bench:
-    shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
-    source = SourceModel(factory=factory, digest="sha256:" + "0" * 64, weights=module.state_dict())
-    return Bench(source, single(shape), train, calibration, seed, "spec.steps[0].prune", Reporter(emit=_say_nothing))
+    signature = signature or single(module.input_shape)  # type: ignore[arg-type]
+    source = SourceModel(copy.deepcopy(module), architecture="tests", digest="sha256:" + "0" * 64)
+    return Bench(source, signature, train, calibration, seed, "spec.steps[0].prune", Reporter(emit=_say_nothing))
 
 
 def _say_nothing(progress: Progress) -> None:

@@ -48,7 +48,7 @@ def taught(checkpoints: Checkpoints | None, dies_after: int | None = None) -> Ap
         if dies_after is not None and progress.message.startswith(f"epoch {dies_after}/"):
             raise Killed
 
-    bench = bench_of(model(0), factory="tests.jobimage.test_checkpoints:Dropping", train=samples_of((3, 8, 8), 50))
+    bench = bench_of(model(0), train=samples_of((3, 8, 8), 50))
     bench.reporter.emit = on_progress
     bench = Bench(**{**vars(bench), "checkpoints": checkpoints})
     settings = Distill.model_validate({"epochs": EPOCHS, "batchSize": 16, "learningRate": "0.01"})

@@ -117,7 +117,7 @@ def test_factorized_models_are_pruned_trained_and_quantized() -> None:
     torch.manual_seed(0)
     module = residual().eval()
     samples = samples_of((3, 8, 8), 40, classes=5)
-    bench = bench_of(module, factory="tests.jobimage.modules:residual", train=samples, calibration=samples)
+    bench = bench_of(module, train=samples, calibration=samples)
     steps: list[tuple[Technique, Any]] = [
         (prune.apply, Prune.model_validate({"criterion": "Magnitude", "amount": "20%"})),
         (factorize.apply, settings("ActivationSvd", amount="30%")),

@@ -12,8 +12,10 @@ from tests.jobimage.claims import Claims
 
 from plimsoll_api.spec import ModelSource
 from plimsoll_job.errors import UserError
-from plimsoll_job.load.model import build_module, load_model, load_strictly, parse_weights
+from plimsoll_job.load.architectures.factory import build_factory
+from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
+from plimsoll_job.load.weights import load_strictly, parse_weights
 from plimsoll_job.zoo import digits_cnn, wine_mlp
 
 
@@ -107,7 +109,7 @@ def test_any_byte_of_the_header_may_be_wrong() -> None:
 )
 def test_factories_that_make_no_module_are_refused(factory: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as error:
-        build_module(factory)
+        build_factory(factory)
     assert error.value.message.startswith("spec.model.architecture.factory: ")
 
 

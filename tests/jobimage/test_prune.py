@@ -8,17 +8,18 @@ from torch import nn
 
 from plimsoll_api.spec import Prune
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import prune
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.replay import replay
-from plimsoll_job.techniques.shape import Candidate, Cut
+from plimsoll_job.techniques.shape import Candidate, Change, Cut
 from plimsoll_job.zoo import digits_cnn, wine_mlp
 
 
-def settings(amount: str, criterion: str = "Activation", granularity: str = "Structured") -> Prune:
-    return Prune.model_validate({"criterion": criterion, "granularity": granularity, "amount": amount})
+def settings(amount: str, criterion: str = "Activation", granularity: str = "Structured", **more: str) -> Prune:
+    return Prune.model_validate({"criterion": criterion, "granularity": granularity, "amount": amount} | more)
 
 
 @pytest.mark.parametrize("criterion", ["Activation", "Magnitude"])
@@ -33,7 +34,7 @@ def test_the_amount_of_parameters_is_gone_as_nearly_as_whole_channels_come(
     samples = samples_of(module.input_shape, 8)  # type: ignore[arg-type]
     applied = prune.apply(settings(amount, criterion), Candidate(module), bench_of(module, calibration=samples))
     share = 1 - count_parameters(applied.candidate.module) / count_parameters(module)
-    assert share == pytest.approx(settings(amount).amount.value, abs=near)
+    assert share == pytest.approx(float(amount[:-1]) / 100, abs=near)
     assert applied.details["share"] == pytest.approx(share, abs=1e-6)
     output = applied.candidate.module(torch.from_numpy(samples.inputs["inputs"]))
     assert output.shape == module(torch.from_numpy(samples.inputs["inputs"])).shape
@@ -45,6 +46,55 @@ def test_operations_go_with_the_channels() -> None:
     before, after = (count(one, single((1, 8, 8))) for one in (module, applied.candidate.module))
     assert after.macs < 0.6 * before.macs
     assert after.nonzero <= after.parameters < 0.41 * before.parameters
+
+
+@pytest.mark.parametrize(("of", "criterion"), [("Macs", "Redundancy"), ("Macs", "Activation"), ("Bytes", "Magnitude")])
+def test_the_amount_may_be_of_operations_or_of_the_exported_bytes(of: str, criterion: str) -> None:
+    torch.manual_seed(0)
+    module = digits_cnn().eval()
+    bench = bench_of(module, calibration=samples_of((1, 8, 8), 64))
+
+    def size(one: nn.Module) -> int:
+        return count(one, bench.signature).macs if of == "Macs" else len(export_onnx(one, bench.signature))
+
+    applied = prune.apply(settings("60%", criterion, of=of), Candidate(module), bench)
+    share = 1 - size(applied.candidate.module) / size(module)
+    assert share == pytest.approx(0.6, abs=0.0101)
+    assert (applied.details["of"], applied.details["share"]) == (of, pytest.approx(share, abs=1e-6))
+
+
+def test_neurons_that_are_seldom_above_zero_go_first_by_their_share_of_zeros() -> None:
+    module = wine_mlp().eval()
+    seldom = [3, 5, 60]
+    with torch.no_grad():
+        # Large when they fire at all: the mean absolute activation would keep them.
+        module.get_parameter("layers.1.bias")[seldom] = -80.0
+        module.get_parameter("layers.1.weight")[seldom] *= 100
+    samples = samples_of((13,), 64)
+    bench = bench_of(module, calibration=samples)
+    by_zeros, by_size = (
+        prune.apply(settings("30%", statistic=statistic), Candidate(module), bench).candidate.changes
+        for statistic in ("ZeroShare", "MeanAbsolute")
+    )
+
+    def gone(changes: tuple[Change, ...]) -> set[int]:
+        return {
+            channel for one in changes if isinstance(one, Cut) and one.layer == "layers.1" for channel in one.channels
+        }
+
+    assert set(seldom) <= gone(by_zeros)
+    assert not set(seldom) & gone(by_size)
+
+
+def test_the_share_of_zeros_of_what_is_never_zero_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 3)).eval()
+    module.input_shape = (4,)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"prune.statistic: all channels of a layer are zero equally often"):
+        prune.apply(
+            settings("30%", statistic="ZeroShare"),
+            Candidate(module),
+            bench_of(module, calibration=samples_of((4,), 16)),
+        )
 
 
 def test_the_given_module_stays_as_it_was() -> None:
@@ -116,7 +166,11 @@ def test_cuts_of_a_layer_keep_the_others_weights() -> None:
 @pytest.mark.parametrize(
     ("amount", "granularity", "words"),
     [
-        ("99.9%", "Structured", r"amount: 99.9% cannot be reached; \d+.\d% can go before a layer would be empty"),
+        (
+            "99.9%",
+            "Structured",
+            r"amount: 99.9% cannot be reached; \d+.\d% of the parameters can go before a layer would be empty",
+        ),
         ("0.01%", "Structured", "less than the smallest channel"),
         ("99.9%", "Unstructured", "are 9.*% of the parameters"),
     ],
@@ -139,29 +193,6 @@ def test_a_model_without_inner_channels_is_refused() -> None:
     module.input_shape = (13,)  # type: ignore[assignment]
     with pytest.raises(UserError, match="no layer whose channels could go"):
         prune.apply(settings("50%", "Magnitude"), Candidate(module), bench_of(module))
-
-
-def test_unstructured_pruning_zeroes_the_smallest_weights_of_the_whole_model() -> None:
-    module = wine_mlp().eval()
-    applied = prune.apply(settings("40%", "Magnitude", "Unstructured"), Candidate(module), bench_of(module))
-    pruned = applied.candidate.module
-    names = sorted(applied.candidate.sparse)
-    assert names == ["layers.1.weight", "layers.3.weight", "layers.5.weight"]
-    before = torch.cat([module.get_parameter(name).flatten() for name in names])
-    after = torch.cat([pruned.get_parameter(name).flatten() for name in names])
-    assert int((after == 0).sum()) == round(0.4 * count_parameters(module))
-    assert before[after == 0].abs().max() <= before[after != 0].abs().min()
-    assert torch.equal(before[after != 0], after[after != 0])
-    assert count(pruned, single((13,))).parameters == count_parameters(module)
-    assert "latency stay as they are" in applied.notes[0]
-
-
-def test_unstructured_pruning_of_what_is_zero_already_is_refused() -> None:
-    module = wine_mlp().eval()
-    half = settings("50%", "Magnitude", "Unstructured")
-    once = prune.apply(half, Candidate(module), bench_of(module)).candidate
-    with pytest.raises(UserError, match=r"50\.0% of the parameters are zero already; nothing would change"):
-        prune.apply(half, once, bench_of(module))
 
 
 def test_equal_scores_fall_the_same_way_every_time() -> None:

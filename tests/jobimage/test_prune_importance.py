@@ -6,24 +6,27 @@ import torch
 from tests.jobimage.modules import Flattened, Residual
 from torch import nn
 
+from plimsoll_api.spec import ActivationStatistic
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.prune.coupling import find_groups
-from plimsoll_job.techniques.prune.importance import MeanAbsoluteInput, activation_scores, magnitude_scores
+from plimsoll_job.techniques.prune.importance import activation_scores, magnitude_scores
+from plimsoll_job.techniques.prune.statistics import InputStatistic
 from plimsoll_job.zoo import wine_mlp
 
 
+@pytest.mark.parametrize("statistic", ActivationStatistic)
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 100])
-def test_streaming_over_batches_equals_the_whole(batch_size: int) -> None:
+def test_streaming_over_batches_equals_the_whole(batch_size: int, statistic: ActivationStatistic) -> None:
     module, inputs = Residual().eval(), torch.randn(100, 3, 8, 8)
     groups = find_groups(module, single((3, 8, 8)))
-    whole = activation_scores(module, groups, [(inputs,)])
-    streamed = activation_scores(module, groups, [(one,) for one in inputs.split(batch_size)])  # type: ignore[no-untyped-call]
+    whole = activation_scores(module, groups, [(inputs,)], statistic)
+    streamed = activation_scores(module, groups, [(one,) for one in inputs.split(batch_size)], statistic)  # type: ignore[no-untyped-call]
     for root, scores in whole.items():
         assert np.allclose(streamed[root], scores, rtol=1e-5)
 
 
 def test_the_last_batch_does_not_decide_alone() -> None:
-    statistic = MeanAbsoluteInput(nn.Linear(2, 1))
+    statistic = InputStatistic(nn.Linear(2, 1))
     for _ in range(9):
         statistic.add(torch.tensor([[1.0, 0.0]]))
     statistic.add(torch.tensor([[0.0, 1.0]]))
@@ -31,14 +34,14 @@ def test_the_last_batch_does_not_decide_alone() -> None:
 
 
 def test_a_short_last_batch_weighs_by_its_samples() -> None:
-    statistic = MeanAbsoluteInput(nn.Conv2d(1, 1, 1))
+    statistic = InputStatistic(nn.Conv2d(1, 1, 1))
     statistic.add(torch.full((3, 1, 2, 2), -1.0))
     statistic.add(torch.full((1, 1, 2, 2), 5.0))
     assert statistic.mean.tolist() == [2.0]
 
 
 def test_sums_are_kept_in_double_precision() -> None:
-    statistic = MeanAbsoluteInput(nn.Linear(1, 1))
+    statistic = InputStatistic(nn.Linear(1, 1))
     statistic.add(torch.full((1, 1), 2.0**24))
     for _ in range(100):
         statistic.add(torch.ones(1, 1))
@@ -46,6 +49,7 @@ def test_sums_are_kept_in_double_precision() -> None:
 
 
 def test_features_of_a_flattened_channel_count_for_that_channel() -> None:
+    torch.manual_seed(0)
     module = Flattened().eval()
     with torch.no_grad():
         module.conv.weight[3], module.conv.bias[3] = 0.0, 0.0  # type: ignore[index]
@@ -62,6 +66,17 @@ def test_the_norm_of_a_channel_sums_over_all_that_goes_with_it() -> None:
         last.weight.copy_(torch.tensor([[4.0, 5.0]]))
     scores = magnitude_scores(module, find_groups(module, single((2,))))
     assert scores["0"].tolist() == [1.0, 1.0]  # sqrt(9 + 16) and sqrt(25), each over their mean
+
+
+def test_wanda_of_a_channel_is_the_weights_that_read_it_times_its_norm() -> None:
+    first, last = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    module = nn.Sequential(first, last)
+    with torch.no_grad():
+        first.weight.copy_(torch.eye(2))
+        last.weight.copy_(torch.tensor([[4.0, -1.0], [-2.0, 1.0]]))
+    inputs = torch.tensor([[1.0, 3.0], [-1.0, 3.0]])
+    scores = activation_scores(module, find_groups(module, single((2,))), [(inputs,)], ActivationStatistic.WANDA)
+    assert scores["0"].tolist() == pytest.approx([1.0, 1.0])  # (4 + 2) · 1 and (1 + 1) · 3, each over their mean
 
 
 def test_each_group_has_the_mean_one() -> None:

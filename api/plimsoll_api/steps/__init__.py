@@ -8,11 +8,21 @@ from plimsoll_api.model import Model
 from plimsoll_api.rules import exactly_one_of
 from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LogitsLoss
 from plimsoll_api.steps.factorize import Factorize, FactorizeMethod
-from plimsoll_api.steps.prune import CALIBRATED, Granularity, Prune, PruneCriterion
+from plimsoll_api.steps.prune import (
+    CALIBRATED,
+    ActivationStatistic,
+    AmountOf,
+    Granularity,
+    Prune,
+    PruneCriterion,
+    Scope,
+)
 from plimsoll_api.steps.quantize import Quantize, QuantizeScheme
 
 __all__ = [
     "CALIBRATED",
+    "ActivationStatistic",
+    "AmountOf",
     "Distill",
     "DistillLoss",
     "Factorize",
@@ -24,6 +34,7 @@ __all__ = [
     "PruneCriterion",
     "Quantize",
     "QuantizeScheme",
+    "Scope",
     "Step",
 ]
 

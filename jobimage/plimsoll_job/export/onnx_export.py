@@ -30,6 +30,13 @@ def export_onnx(module: nn.Module, signature: Signature) -> bytes:
     UserError when torch cannot export it, or when the export answers otherwise than the module.
     """
     module = module.cpu().eval()
+    graph = trace_onnx(module, signature)
+    _check(module, graph, signature)
+    return graph
+
+
+def trace_onnx(module: nn.Module, signature: Signature) -> bytes:
+    """Return the same without comparing its answers; UserError when torch cannot export the module."""
     buffer = io.BytesIO()
     try:
         with _quiet():
@@ -49,7 +56,6 @@ def export_onnx(module: nn.Module, signature: Signature) -> bytes:
             f"spec.model.architecture: the model cannot be exported to ONNX: {error}", reason="NotExportable"
         ) from error
     graph: bytes = slim(onnx.load_from_string(buffer.getvalue())).SerializeToString(deterministic=True)
-    _check(module, graph, signature)
     return graph
 
 

@@ -28,7 +28,7 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signa
     signature = single(tuple(map(int, told))) if told is not None else _shown_by(list(given.values()))
     for spec_field, samples in given.items():
         check_inputs(samples, {one.name: one.shape for one in signature}, spec_field)
-    spec_field = "spec.model.architecture.factory" if told is not None else next(iter(given))
+    spec_field = "spec.model.architecture" if told is not None else next(iter(given))
     try:
         with torch.no_grad():
             output = module(*example_of(signature))
@@ -36,9 +36,7 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signa
         shapes = " and ".join(str(list(one.shape)) for one in signature)
         raise UserError(f"{spec_field}: the model refuses samples of the shape {shapes}: {error}") from error
     if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise UserError(
-            "spec.model.architecture.factory: a classifier answers with one tensor of shape [batch, classes]"
-        )
+        raise UserError("spec.model.architecture: a classifier answers with one tensor of shape [batch, classes]")
     return signature
 
 

@@ -115,7 +115,7 @@ def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
             return tp.DependencyGraph().build_dependency(module, example_of(signature), verbose=False)
     except Exception as error:
         raise UserError(
-            f"spec.model.architecture.factory: structured pruning cannot follow this model: {error}",
+            f"spec.model.architecture: structured pruning cannot follow this model: {error}",
             reason="NotPrunable",
         ) from error
     finally:

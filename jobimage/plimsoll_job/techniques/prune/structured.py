@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from plimsoll_api.spec import Prune, PruneCriterion
+from plimsoll_api.spec import ActivationStatistic, Prune, PruneCriterion
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.figures import example_of
 from plimsoll_job.techniques.check import check_runs
 from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.prune.amount import WORDS, measure
 from plimsoll_job.techniques.prune.compensation import Refitted, compensate
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut, find_groups, is_grouped
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
@@ -24,22 +25,23 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate without its least important channels, the amount met as nearly as whole channels can."""
+    assert settings.amount is not None  # noqa: S101 — required by the granularity
     module, signature, amount = candidate.module, bench.signature, settings.amount.value
     amount_field = f"{bench.spec_field}.amount"
     groups = find_groups(module, signature)
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
-    scores = _score(settings.criterion, module, groups, bench)
-    before = count_parameters(module)
+    scores = _score(settings, module, groups, bench)
+    before = measure(module, signature, settings.of)
 
     def share_of(cuts: Sequence[Cut]) -> float:
-        return 1 - count_parameters(cut(module, signature, cuts)) / before
+        return 1 - measure(cut(module, signature, cuts), signature, settings.of) / before
 
     selection = select_cuts(scores, amount, share_of)
     if amount > selection.largest_share + CLOSE_ENOUGH:
         raise UserError(
             f"{amount_field}: {settings.amount} cannot be reached; "
-            f"{selection.largest_share:.1%} can go before a layer would be empty"
+            f"{selection.largest_share:.1%} of the {WORDS[settings.of]} can go before a layer would be empty"
         )
     if not selection.cuts:
         raise UserError(f"{amount_field}: {settings.amount} is less than the smallest channel; nothing would change")
@@ -52,11 +54,12 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         samples = bench.need_calibration()
         refitted = compensate(module, pruned, groups, selection.cuts, lambda: batches_of(samples))
         details, notes = {"refitted": _describe(refitted)}, (*notes, *_thin_data(refitted))
-    bench.reporter.report("prune", 1, f"{selection.share:.1%} of the parameters are gone")
+    bench.reporter.report("prune", 1, f"{selection.share:.1%} of the {WORDS[settings.of]} are gone")
     return Applied(
         candidate=replace(candidate, module=pruned, changes=(*candidate.changes, *selection.cuts)),
         details={
             "share": round(selection.share, 6),
+            "of": settings.of.value,
             "blockWidth": selection.block_width,
             "channels": _channels(groups, selection.cuts),
             **details,
@@ -65,12 +68,20 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
     )
 
 
-def _score(criterion: PruneCriterion, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Scores:
-    if criterion is PruneCriterion.MAGNITUDE:
+def _score(settings: Prune, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Scores:
+    if settings.criterion is PruneCriterion.MAGNITUDE:
         return magnitude_scores(module, groups)
     batches = batches_of(bench.need_calibration())
-    scores_of = activation_scores if criterion is PruneCriterion.ACTIVATION else redundancy_scores
-    return scores_of(module, groups, batches)
+    if settings.criterion is PruneCriterion.REDUNDANCY:
+        return redundancy_scores(module, groups, batches)
+    statistic = settings.statistic or ActivationStatistic.MEAN_ABSOLUTE
+    scores = activation_scores(module, groups, batches, statistic)
+    if statistic is ActivationStatistic.ZERO_SHARE and all(len(set(of_channel)) == 1 for of_channel in scores.values()):
+        raise UserError(
+            f"{bench.spec_field}.statistic: all channels of a layer are zero equally often, as after GELU or without "
+            "an activation; MeanAbsolute or Wanda tell them apart"
+        )
+    return scores
 
 
 def _channels(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:

@@ -1,15 +1,22 @@
-"""Unstructured pruning: the smallest weights of the whole model are set to zero, and stay zero in later training."""
+"""Unstructured pruning: the least important weights are set to zero, and stay zero in later training."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch import nn
 
-from plimsoll_api.spec import Prune
+from plimsoll_api.spec import Granularity, Prune, PruneCriterion, Scope
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import WEIGHTED, count_parameters
+from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, count_parameters
+from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.prune.sparsity import keep_pattern, keep_share
+from plimsoll_job.techniques.prune.statistics import measure_inputs
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 NOTE = (
@@ -17,38 +24,121 @@ NOTE = (
     "stores or computes dense layers any smaller for zeros. Structured pruning makes models smaller and faster."
 )
 
+#: Scores or masks, by the name of the layer, shaped like its weight.
+ByLayer = dict[str, torch.Tensor]
+
 
 def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
-    """Return the candidate with the smallest weights of convolutions and linear layers set to zero, ranked globally."""
+    """Return the candidate with the least important weights of its convolutions and linear layers set to zero."""
     module = copy.deepcopy(candidate.module)
-    names = [f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)]
-    weights = {name: module.get_parameter(name) for name in names}
-    magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights.values()] or [torch.empty(0)])
+    layers = _weighted(module)
+    scores = _score(settings, module, layers, bench)
+    if settings.granularity is Granularity.N_OF_M:
+        masks = _masks_of_pattern(settings, scores, bench)
+    else:
+        masks = _masks_of_amount(settings, module, scores, bench)
+    weights = {name: layers[name].get_parameter("weight") for name in masks}
+    zeros_before = {name: int((weight == 0).sum()) for name, weight in weights.items()}
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.mul_(masks[name])
+    zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
     total = count_parameters(module)
-    wanted = round(settings.amount.value * total)
-    zeros_before = int((magnitudes == 0).sum())
-    if wanted > len(magnitudes):
+    share = sum(zeros.values()) / total
+    if zeros == zeros_before:
+        raise UserError(
+            f"{bench.spec_field}: {share:.1%} of the parameters are zero already; nothing would change",
+            reason="NothingChanged",
+        )
+    bench.reporter.report("prune", 1, f"{share:.1%} of the parameters are zero")
+    return Applied(
+        candidate=replace(candidate, module=module, sparse=candidate.sparse | {f"{name}.weight" for name in masks}),
+        details={
+            "share": round(share, 6),
+            "zeros": {name: round(count / weights[name].numel(), 6) for name, count in zeros.items()},
+            "maskDigest": _digest(masks),
+        },
+        notes=(NOTE, *_left(layers, masks)),
+    )
+
+
+def _weighted(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolutions and linear layers by name, of those that share a weight the first."""
+    found: dict[int, str] = {}
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)}
+    for name, layer in layers.items():
+        found.setdefault(id(layer.weight), name)
+    return {name: layers[name] for name in found.values()}
+
+
+def _score(settings: Prune, module: nn.Module, layers: Mapping[str, nn.Module], bench: Bench) -> ByLayer:
+    """Return how much each weight matters: its size, or with Wanda its size times the norm of what it multiplies.
+
+    Wanda: Sun et al. 2023, arXiv 2306.11695. A layer that the model reads without calling it has no such score.
+    """
+    sizes = {name: layer.get_parameter("weight").detach().abs() for name, layer in layers.items()}
+    if settings.criterion is PruneCriterion.MAGNITUDE:
+        return sizes
+    squares = measure_inputs(module, layers, batches_of(bench.need_calibration()), torch.square)
+    return {
+        name: sizes[name] * _by_weight(squares[name].sqrt().float(), layer)
+        for name, layer in layers.items()
+        if name in squares
+    }
+
+
+def _by_weight(norms: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    """Return the norms of a layer's input channels, shaped to be multiplied with its weight."""
+    weight = layer.get_parameter("weight")
+    groups = layer.groups if isinstance(layer, CONVOLUTIONS) else 1
+    rows = norms.view(groups, -1).repeat_interleave(len(weight) // groups, dim=0)
+    return rows.view(*rows.shape, *[1] * (weight.ndim - 2))
+
+
+def _masks_of_amount(settings: Prune, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
+    assert settings.amount is not None  # noqa: S101 — required by the granularity
+    total, count = count_parameters(module), sum(score.numel() for score in scores.values())
+    share = settings.amount.value * total / max(count, 1)
+    if share > 1:
         raise UserError(
             f"{bench.spec_field}.amount: {settings.amount} cannot be reached; "
-            f"weights of convolutions and linear layers are {len(magnitudes) / total:.1%} of the parameters"
+            f"weights of convolutions and linear layers are {count / total:.1%} of the parameters"
         )
-    if wanted <= zeros_before:
+    default = Scope.GLOBAL if settings.criterion is PruneCriterion.MAGNITUDE else Scope.OUTPUT
+    scope = settings.scope or default
+    if scope is Scope.GLOBAL:
+        keep = keep_share(torch.cat([score.flatten() for score in scores.values()])[None], share)[0]
+        parts = torch.split(keep, [score.numel() for score in scores.values()])
+        return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
+    return {
+        name: keep_share(score.reshape(len(score) if scope is Scope.OUTPUT else 1, -1), share).view_as(score)
+        for name, score in scores.items()
+    }
+
+
+def _masks_of_pattern(settings: Prune, scores: ByLayer, bench: Bench) -> ByLayer:
+    kept, of = settings.kept_of
+    masks = {name: keep_pattern(score, kept, of) for name, score in scores.items() if score.shape[1] % of == 0}
+    if not masks:
         raise UserError(
-            f"{bench.spec_field}.amount: {zeros_before / total:.1%} of the parameters are zero already; "
-            "nothing would change"
+            f"{bench.spec_field}.pattern: no layer reads a multiple of {of} inputs, so {settings.pattern} fits none"
         )
-    # A stable order makes equal magnitudes fall the same way everywhere.
-    order = torch.argsort(magnitudes, stable=True)
-    keep = torch.ones(len(magnitudes), dtype=torch.bool)
-    keep[order[:wanted]] = False
-    masks = torch.split(keep, [weight.numel() for weight in weights.values()])
-    with torch.no_grad():
-        for weight, mask in zip(weights.values(), masks, strict=True):
-            weight.mul_(mask.view_as(weight))
-    bench.reporter.report("prune", 1, f"{wanted / total:.1%} of the parameters are zero")
-    zeros = {name: round(float((weight == 0).float().mean()), 6) for name, weight in weights.items()}
-    return Applied(
-        candidate=replace(candidate, module=module, sparse=candidate.sparse | frozenset(names)),
-        details={"share": round(wanted / total, 6), "zeros": zeros},
-        notes=(NOTE,),
+    return masks
+
+
+def _left(layers: Mapping[str, nn.Module], masks: ByLayer) -> tuple[str, ...]:
+    left = [name for name in layers if name not in masks]
+    if not left:
+        return ()
+    return (
+        "Left whole, since the pattern does not divide what they read or the model reads their weights without calling "
+        f"them: {', '.join(left)}.",
     )
+
+
+def _digest(masks: ByLayer) -> str:
+    """Return the sha256 of the masks: a bit a weight, in the order of the layers."""
+    digest = hashlib.sha256()
+    for mask in masks.values():
+        digest.update(np.packbits(mask.numpy()).tobytes())
+    return f"sha256:{digest.hexdigest()}"

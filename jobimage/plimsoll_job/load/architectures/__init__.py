@@ -1,0 +1,1 @@
+"""How modules are built, each way in a module of its own."""

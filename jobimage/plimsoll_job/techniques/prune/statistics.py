@@ -1,0 +1,58 @@
+"""What calibration data makes the channels do that enter a layer, streamed over every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from plimsoll_job.techniques.observe import Batch, watching
+
+
+class InputStatistic:
+    """The mean of something of each channel that enters one layer, over every batch it has seen.
+
+    Sums are kept, not means of batches: a short last batch weighs by its samples.
+    """
+
+    def __init__(self, layer: nn.Module, of: Callable[[torch.Tensor], torch.Tensor] = torch.abs) -> None:
+        self._of = of
+        self._channel_axis = -1 if isinstance(layer, nn.Linear) else 1
+        self._total: torch.Tensor | None = None
+        self._count = 0
+
+    def add(self, inputs: torch.Tensor) -> None:
+        """Take in one batch."""
+        channels_last = self._of(inputs).movedim(self._channel_axis, -1)
+        total = channels_last.reshape(-1, channels_last.shape[-1]).sum(dim=0, dtype=torch.float64).cpu()
+        self._total = total if self._total is None else self._total + total
+        self._count += channels_last[..., 0].numel()
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """The mean of each channel, float64."""
+        if self._total is None:
+            raise RuntimeError("no batch was seen")
+        return self._total / self._count
+
+
+def is_active(inputs: torch.Tensor) -> torch.Tensor:
+    """Return where the inputs are not zero."""
+    return inputs != 0
+
+
+def measure_inputs(
+    module: nn.Module, names: Iterable[str], batches: Iterable[Batch], of: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the mean of each channel that enters each of the layers, by name; one that is never called has none."""
+    layers = dict(module.named_modules())
+    statistics: dict[str, InputStatistic] = {}
+
+    def watch(name: str, inputs: torch.Tensor) -> None:
+        statistics.setdefault(name, InputStatistic(layers[name], of)).add(inputs)
+
+    with torch.no_grad(), watching(module, names, watch):
+        for batch in batches:
+            module(*batch)
+    return {name: statistic.mean for name, statistic in statistics.items()}
