@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -166,3 +167,30 @@ class Gate(Model):
     def limit(self) -> float:
         """The one bound that is set, as a number: a share, a ratio or seconds."""
         return self.bound.seconds if isinstance(self.bound, Duration) else self.bound.value
+
+
+def no_limit_twice(first: Callable[[Any], int], cel_first: str) -> Rule:
+    """Return the rule that a model's `gates` limit no metric twice by one bound at one batch size.
+
+    `first` is the batch size that a gate of the model means when it names none.
+    """
+    size = f"(has({{0}}.batchSize) ? {{0}}.batchSize : {cel_first})"
+    bounds = [f"has(g.{to_camel(name)}) == has(h.{to_camel(name)})" for name in BOUND_NAMES]
+    same = " && ".join(["g.metric == h.metric", *bounds, f"{size.format('g')} == {size.format('h')}"])
+
+    def keys(model: Any) -> list[tuple[object, ...]]:
+        return [
+            (
+                gate.metric,
+                *(getattr(gate, name) is None for name in BOUND_NAMES),
+                gate.batch_size or first(model),
+            )
+            for gate in model.gates
+        ]
+
+    return Rule(
+        cel=f"self.gates.all(g, self.gates.filter(h, {same}).size() == 1)",
+        holds=lambda model: len(set(keys(model))) == len(model.gates),
+        message="must not limit the same metric twice by the same bound at the same batch size",
+        field="gates",
+    )

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.gates import no_limit_twice
 from plimsoll_api.model import Model
 from plimsoll_api.rules import Pattern, Rule
 from plimsoll_api.spec import (
@@ -26,6 +27,9 @@ from plimsoll_api.verdict import Check, Verdict
 
 class Reevaluation(Model):
     """A wish to measure the current revision again; each new value is carried out once."""
+
+    # Which batch size a gate without one means is known to the revision only, so none is taken for one of its own.
+    rules = (no_limit_twice(lambda _: 0, "0"),)
 
     id: Annotated[
         str,

@@ -97,6 +97,18 @@ class Pattern:
         return value
 
 
+def keys_fit(field: str, grammar: Pattern) -> Rule:
+    """Return the rule that every key of a map field (snake_case) is of the grammar; a schema cannot say so."""
+    name = to_camel(field)
+    fits = f"key.size() <= {grammar.max_length} && key.matches({cel_text(grammar.anchored)})"
+    return Rule(
+        cel=f"self.{name}.all(key, {fits})",
+        holds=lambda model: all(map(grammar.fits, getattr(model, field))),
+        message=f"each key: {grammar.message}",
+        field=name,
+    )
+
+
 @dataclass(frozen=True)
 class Within:
     """The range of a Fraction or Decimal."""

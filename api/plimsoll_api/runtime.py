@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from plimsoll_api.model import Model, Quantity
-from plimsoll_api.rules import Pattern, Rule
-from plimsoll_api.values import DnsName, LabelValue, list_of
+from plimsoll_api.rules import Pattern, Rule, keys_fit
+from plimsoll_api.values import LABEL_KEY, RESOURCE_NAME, DnsName, LabelValue, list_of
 
 
 class Resources(Model):
     """Compute resources of the container, as in a pod."""
+
+    rules = (keys_fit("requests", RESOURCE_NAME), keys_fit("limits", RESOURCE_NAME))
 
     requests: dict[str, Quantity] = Field(default={}, max_length=16, description="What is reserved, by resource name.")
     limits: dict[str, Quantity] = Field(
@@ -60,6 +62,8 @@ class Toleration(Model):
 
 class Runtime(Model):
     """Where and with what a pod runs."""
+
+    rules = (keys_fit("node_selector", LABEL_KEY),)
 
     image: Annotated[str, Pattern(r"\S+", "an image reference without spaces", 512)] | None = Field(
         default=None,

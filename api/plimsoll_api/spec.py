@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from plimsoll_api.data import CalibrationData, Data, DataSource, EvaluationData, ImageMode, Images, Interpolation, Slice
-from plimsoll_api.gates import BOUND_NAMES, TIMED, EvaluationSettings, Gate, LatencyMeasurement, Metric
+from plimsoll_api.gates import EvaluationSettings, Gate, LatencyMeasurement, Metric, no_limit_twice
 from plimsoll_api.model import Model
-from plimsoll_api.rules import Rule, to_camel
+from plimsoll_api.rules import Rule
 from plimsoll_api.runtime import Resources, Runtime, Toleration
 from plimsoll_api.sources import Architecture, ModelSource, NamedArchitecture, Output, ReleaseRef, Task
 from plimsoll_api.steps import (
@@ -110,27 +110,6 @@ _CEL_STRUCTURED = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Str
 _CEL_FACTORIZE = "self.steps.map(s, has(s.factorize)).lastIndexOf(true)"
 
 
-def _gate_keys(spec: CompressionJobSpec) -> list[tuple[object, ...]]:
-    """Return what tells each gate apart: metric, bounds and the batch size that it means."""
-    first = spec.evaluation.latency.batch_sizes[0]
-    return [
-        (
-            gate.metric,
-            *(getattr(gate, name) is None for name in BOUND_NAMES),
-            (gate.batch_size or first) if gate.metric in TIMED else None,
-        )
-        for gate in spec.gates
-    ]
-
-
-def _cel_same_gate(one: str, other: str) -> str:
-    """Return CEL that is true for two gates of one metric, bound and batch size."""
-    first = "self.evaluation.latency.batchSizes[0]"
-    size = f"(has({{0}}.batchSize) ? {{0}}.batchSize : {first})"
-    bounds = [f"has({one}.{to_camel(name)}) == has({other}.{to_camel(name)})" for name in BOUND_NAMES]
-    return " && ".join([f"{one}.metric == {other}.metric", *bounds, f"{size.format(one)} == {size.format(other)}"])
-
-
 class CompressionJobSpec(Model):
     """One request to compress one model. Immutable once started, but for suspend and ttlSecondsAfterFinished."""
 
@@ -184,12 +163,7 @@ class CompressionJobSpec(Model):
             "that are left no longer keep the pattern",
             field="steps",
         ),
-        Rule(
-            cel=f"self.gates.all(g, self.gates.filter(h, {_cel_same_gate('g', 'h')}).size() == 1)",
-            holds=lambda spec: len(set(_gate_keys(spec))) == len(spec.gates),
-            message="must not limit the same metric twice by the same bound at the same batch size",
-            field="gates",
-        ),
+        no_limit_twice(lambda spec: spec.evaluation.latency.batch_sizes[0], "self.evaluation.latency.batchSizes[0]"),
         Rule(
             cel="self.gates.all(g, !has(g.batchSize) || g.batchSize in self.evaluation.latency.batchSizes)",
             holds=lambda spec: all(

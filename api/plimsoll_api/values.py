@@ -43,6 +43,21 @@ LabelValue = Annotated[
 ]
 
 
+_QUALIFIED = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/"
+_UNQUALIFIED = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = Pattern(
+    rf"({_QUALIFIED})?{_UNQUALIFIED}",
+    "a label key such as disk or kubernetes.io/arch: at most one /, before it a domain, after it at most 63 letters, "
+    "digits, -, _ and .",
+    317,
+)
+RESOURCE_NAME = Pattern(
+    rf"cpu|memory|ephemeral-storage|hugepages-[0-9]+(Ki|Mi|Gi)|{_QUALIFIED}{_UNQUALIFIED}",
+    "a resource: cpu, memory, ephemeral-storage, hugepages-<size>, or one of a device plugin such as nvidia.com/gpu",
+    317,
+)
+
+
 def list_of(kind: str, *keys: str) -> dict[str, Any]:
     """Return the schema keywords that tell server-side apply how a list merges."""
     return {"x-kubernetes-list-type": kind} | ({"x-kubernetes-list-map-keys": list(keys)} if keys else {})
