@@ -112,7 +112,7 @@ class TestJobs:
         job = kube.wait(JOB, "no-model", ended, seconds=JOB_SECONDS)
         failed = condition(job, "Failed")
         assert failed["reason"] == "RequestWrong", failed
-        assert "spec.model.uri" in failed["message"]
+        assert "spec.model.uri: there is nothing at pvc://models/nothing" in failed["message"], failed
 
     def test_missing_evaluation_data_fails_by_its_name(self, kube: Kube) -> None:
         job = kube.wait(JOB, "no-evaluation", ended, seconds=JOB_SECONDS)

@@ -31,6 +31,18 @@ def test_a_directory_and_a_file_are_the_same_model(claims: Claims, store: Store)
     assert not by_file.build().training
 
 
+@pytest.mark.parametrize("path", ["nothing", "nothing.safetensors"])
+def test_the_empty_folder_that_stands_for_a_missing_path_is_told_as_such(
+    claims: Claims, store: Store, path: str
+) -> None:
+    (claims.directory / "models" / path).mkdir()
+    with pytest.raises(
+        UserError, match=rf"^spec\.model\.uri: there is nothing at pvc://models/{path} but an empty"
+    ) as refused:
+        load_model(source(uri=f"pvc://models/{path}"), store)
+    assert refused.value.reason == "NotFound"
+
+
 def test_another_digest_is_refused(store: Store) -> None:
     with pytest.raises(UserError, match=r"spec.model.digest: .* has the digest sha256:"):
         load_model(source(digest="sha256:" + "0" * 64), store)

@@ -12,6 +12,7 @@ from plimsoll_job.load.store import Store
 def two_claims(tmp_path: Path) -> Store:
     (tmp_path / "claims" / "data" / "inner").mkdir(parents=True)
     (tmp_path / "claims" / "data" / "inner" / "file").write_bytes(b"content")
+    (tmp_path / "claims" / "data" / "empty.npz").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").write_bytes(b"mounted")
     (tmp_path / "secret").write_bytes(b"secret")
@@ -37,6 +38,7 @@ def test_a_mount_stands_in_for_a_claim(two_claims: Store) -> None:
         ("pvc://other/file", "'other' is not mounted"),
         ("pvc://data/none", "there is no file"),
         ("pvc://data/inner", "is a directory"),
+        ("pvc://data/empty.npz", "there is nothing at pvc://data/empty.npz but an empty folder"),
         ("file:///etc/passwd", "expected pvc://"),
     ],
 )

@@ -14,7 +14,7 @@ from plimsoll_api.spec import Architecture, ModelSource
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.factory import build_factory
 from plimsoll_job.load.architectures.named import build_timm, build_torchvision
-from plimsoll_job.load.store import Store
+from plimsoll_job.load.store import Store, is_empty_folder
 from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, load_strictly, parse_weights
 
 
@@ -36,7 +36,8 @@ class SourceModel:
 def load_model(source: ModelSource, store: Store) -> SourceModel:
     """Read and verify the weights, and load them into the module of the architecture."""
     uri, files = source.uri, {}
-    if (directory := store.locate(uri, WEIGHTS_FIELD)).is_dir():
+    directory = store.locate(uri, WEIGHTS_FIELD)
+    if directory.is_dir() and not is_empty_folder(directory):
         uri = f"{uri}/{WEIGHTS_FILE}"
         if (directory / TOKENIZER_FILE).exists():
             files[TOKENIZER_FILE] = store.read(f"{source.uri}/{TOKENIZER_FILE}", WEIGHTS_FIELD)

@@ -46,6 +46,12 @@ class Store:
         except FileNotFoundError as error:
             raise UserError(f"{spec_field}: there is no file {uri}", reason="NotFound") from error
         except IsADirectoryError as error:
+            if is_empty_folder(path):
+                raise UserError(
+                    f"{spec_field}: there is nothing at {uri} but an empty folder, which a kubelet makes in the place "
+                    "of a path that is not there; remove it and put there what is meant",
+                    reason="NotFound",
+                ) from error
             raise UserError(f"{spec_field}: {uri} is a directory, expected a file") from error
         except PermissionError as error:
             raise UserError(f"{spec_field}: {uri} may not be read by this pod's user", reason="NotPermitted") from error
@@ -54,3 +60,11 @@ class Store:
                 f"{spec_field}: {uri} cannot be read now: {error}", reason="StoreUnreadable"
             ) from error
         return content
+
+
+def is_empty_folder(path: Path) -> bool:
+    """Return whether the path is a folder that holds nothing: what a pod that also writes the claim gets for none."""
+    try:
+        return path.is_dir() and not any(path.iterdir())
+    except OSError:
+        return False
