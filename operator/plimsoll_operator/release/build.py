@@ -15,6 +15,9 @@ from plimsoll_operator.release.observe import PRINT_SUFFIX
 from plimsoll_operator.release.revisions import Revision
 
 RETRIES = 2
+#: A release outlives its re-evaluations, so Kubernetes collects them: late enough for their logs to be of use, and for
+#: an operator that was down to take the report. One that came later still would measure again.
+KEPT_SECONDS = 86_400
 
 
 def model_config(owner: Owner, revision: Revision) -> Json:
@@ -62,7 +65,7 @@ def reevaluation_job(
         fallback=fallback.spec.artifact if fallback else None,
         output=spec.output,
     )
-    return evaluation_job(
+    manifest = evaluation_job(
         owner=owner,
         name=names.reevaluation_name(owner.name, request_digest),
         labels=_labels(owner, names.STAGE_REEVALUATE),
@@ -71,6 +74,7 @@ def reevaluation_job(
         request=request,
         backoff_limit=RETRIES,
     )
+    return _collected(manifest)
 
 
 def print_reevaluation_report(
@@ -84,7 +88,7 @@ def print_reevaluation_report(
 ) -> Json:
     """Return the batch Job that prints the re-evaluation's report again."""
     runtime = _runtime(wish, revision)
-    return print_report_job(
+    manifest = print_report_job(
         owner=owner,
         name=names.child_name(job_name, PRINT_SUFFIX),
         labels=_labels(owner, names.STAGE_PRINT_REPORT),
@@ -93,6 +97,11 @@ def print_reevaluation_report(
         uri=report.uri,
         digest=report.digest,
     )
+    return _collected(manifest)
+
+
+def _collected(batch_job: Json) -> Json:
+    return batch_job | {"spec": {**batch_job["spec"], "ttlSecondsAfterFinished": KEPT_SECONDS}}
 
 
 def _runtime(wish: Reevaluation | None, revision: Revision) -> Runtime:
