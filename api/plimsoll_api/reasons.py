@@ -37,6 +37,7 @@ class Reason(StrEnum):
     DIGEST_REJECTED = "DigestRejected"
     REQUEST_WRONG = "RequestWrong"
     POD_CANNOT_START = "PodCannotStart"
+    NOT_ALLOWED = "NotAllowed"
     STAGE_FAILED = "StageFailed"
     REPORT_UNREADABLE = "ReportUnreadable"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -72,6 +73,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.DIGEST_REJECTED: "The release rejected this very artifact before; pin its revision to serve it anyway.",
     Reason.REQUEST_WRONG: "The request cannot be carried out as written; the message names the field.",
     Reason.POD_CANNOT_START: "A pod of the job cannot start; the message says what the kubelet or scheduler says.",
+    Reason.NOT_ALLOWED: "The API server does not let the operator make what the job needs; the message says why.",
     Reason.STAGE_FAILED: "A stage failed more often than backoffLimit allows.",
     Reason.REPORT_UNREADABLE: "The report could not be read, or its digest is wrong.",
     Reason.DEADLINE_EXCEEDED: "The job ran longer than activeDeadlineSeconds.",

@@ -52,6 +52,15 @@ Action = Create | Patch | Delete | Announce
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server said to an action that it did not take."""
+
+    message: str
+    invalid: bool
+    """The object itself is wrong: the same would be refused for ever. Else it is not allowed, as yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now: first the actions, then the status in one patch, then what follows from it."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from pydantic import ValidationError
@@ -11,11 +13,11 @@ from plimsoll_api.model import canonical_json
 from plimsoll_api.reasons import Reason
 from plimsoll_api.release import ModelReleaseSpec
 from plimsoll_api.spec import CompressionJobSpec
-from plimsoll_operator.actions import Decision
+from plimsoll_operator.actions import Decision, Refusal
 from plimsoll_operator.clock import Clock
 from plimsoll_operator.cluster.client import Cluster
-from plimsoll_operator.cluster.errors import AlreadyExistsError, ConflictError, NotFoundError
-from plimsoll_operator.cluster.resources import COMPRESSION_JOBS, MODEL_RELEASES, Json
+from plimsoll_operator.cluster.errors import AlreadyExistsError, ConflictError, NotFoundError, RefusedError
+from plimsoll_operator.cluster.resources import COMPRESSION_JOBS, MODEL_RELEASES, Json, Resource
 from plimsoll_operator.job import decide as job_decide
 from plimsoll_operator.job import observe as job_observe
 from plimsoll_operator.job import tell
@@ -29,6 +31,7 @@ from plimsoll_operator.release import observe as release_observe
 logger = logging.getLogger(__name__)
 
 TRIES = 4
+UNPROCESSABLE = 422
 
 
 class Reconciler:
@@ -76,9 +79,11 @@ class Reconciler:
             return await self._refuse(body, error)
         order = Order(spec, self._job_image)
         snapshot = await job_observe.observe(self._cluster, self._mirror, self._looks, body, spec, now=now, fresh=fresh)
-        decision = job_decide.decide(order, snapshot, now)
-        await self._performer.perform(COMPRESSION_JOBS, body, decision)
-        return decision
+
+        def decide(refused: Refusal | None) -> Decision:
+            return job_decide.decide(order, replace(snapshot, refused=refused), now)
+
+        return await self._perform(COMPRESSION_JOBS, body, decide)
 
     async def _refuse(self, body: Json, error: ValidationError) -> Decision:
         """End a job whose spec passed the API server but not the model, naming the field."""
@@ -103,8 +108,23 @@ class Reconciler:
         now = self._clock()
         spec = ModelReleaseSpec.model_validate(body.get("spec") or {})
         snapshot = await release_observe.observe(self._cluster, body, now)
-        decision = release_decide.decide(spec, snapshot, self._job_image, now)
-        await self._performer.perform(MODEL_RELEASES, body, decision)
+
+        def decide(refused: Refusal | None) -> Decision:
+            return release_decide.decide(spec, replace(snapshot, refused=refused), self._job_image, now)
+
+        return await self._perform(MODEL_RELEASES, body, decide)
+
+    async def _perform(self, resource: Resource, body: Json, decide: Callable[[Refusal | None], Decision]) -> Decision:
+        """Carry out what is decided; where the API server refuses it, what is decided upon that."""
+        decision = decide(None)
+        try:
+            await self._performer.perform(resource, body, decision)
+        except RefusedError as error:
+            name = body["metadata"]["name"]
+            logger.warning("%s %s: refused: %s", resource.kind, name, error)
+            self._metrics.reconcile_errors.labels(resource.kind).inc()
+            decision = decide(Refusal(str(error), invalid=error.status == UNPROCESSABLE))
+            await self._performer.perform(resource, body, decision)
         return decision
 
     def _count(self, key: Key, decision: Decision) -> None:

@@ -226,6 +226,27 @@ def test_a_quota_that_allows_no_pod_is_told(space: Space) -> None:
     assert "exceeded quota" in told
 
 
+@pytest.mark.usefixtures("operator", "puppet")
+def test_a_pod_that_the_api_server_finds_invalid_ends_the_job_in_its_words(space: Space) -> None:
+    runtime = {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}
+    space.create(compression_job("invalid", runtime=runtime))
+    space.wait_phase("invalid", "Failed")
+    assert space.conditions("CompressionJob", "invalid")["Failed"] == ("True", "RequestWrong")
+    told = dict(space.events("invalid"))["RequestWrong"]
+    assert "resources.requests" in told
+    assert "cpu limit of 1" in told
+
+
+@pytest.mark.usefixtures("operator", "puppet")
+def test_a_quota_that_allows_no_batch_job_is_told(space: Space) -> None:
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    space.core.create_namespaced_resource_quota(space.name, quota)
+    wait_for(lambda: space.core.read_namespaced_resource_quota("none", space.name).status.hard)
+    space.create(compression_job("quota"))
+    wait_for(lambda: space.conditions("CompressionJob", "quota").get("Reconciling") == ("True", "NotAllowed"))
+    assert "exceeded quota" in space.status("CompressionJob", "quota")["conditions"][0]["message"]
+
+
 @pytest.mark.usefixtures("operator")
 def test_suspend_stops_the_pods_and_resume_goes_on(space: Space, puppet: Puppet) -> None:
     puppet.script = lambda pod: Act(exit_code=None)

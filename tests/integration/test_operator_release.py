@@ -152,6 +152,16 @@ def test_an_undecided_or_broken_reevaluation_moves_nothing(released: Space, pupp
     assert released.status("ModelRelease", "digits").get("rejected", []) == []
 
 
+def test_a_reevaluation_whose_pod_is_invalid_ends_in_words_and_holds_up_nothing(released: Space) -> None:
+    runtime = {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}
+    released.change("ModelRelease", "digits", reevaluation={"id": "invalid", "runtime": runtime})
+    told = ended(released, "invalid")
+    assert told["reason"] == "ReevaluationError"
+    assert "cpu limit of 1" in told["message"]
+    released.create(compression_job("two", releaseRef={"name": "digits"}))
+    wait_for(lambda: (released.config_map("digits-model") or {}).get("revision") == "3", 40)
+
+
 def test_a_damaged_fallback_is_not_gone_back_to(released: Space, puppet: Puppet) -> None:
     puppet.script = reevaluated(400, intact=False)
     told = wish(released, "shifted")

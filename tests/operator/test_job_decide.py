@@ -30,6 +30,7 @@ from tests.operator.worlds import (
 
 from plimsoll_api import names
 from plimsoll_api.model import digest_of
+from plimsoll_operator.actions import Refusal
 from plimsoll_operator.clock import format_time
 from plimsoll_operator.job.decide import decide
 from plimsoll_operator.job.snapshot import FrozenPlan, JobSnapshot
@@ -310,6 +311,21 @@ def test_an_ended_job_stays_ended_whatever_is_observed() -> None:
 
 def test_a_job_that_is_being_deleted_is_left_alone() -> None:
     assert orders(decide(order(), snapshot(deleting=True), NOW)) == []
+
+
+def test_a_child_that_the_api_server_finds_invalid_ends_the_job_in_its_words() -> None:
+    decision = decide(order(), replace(snapshot(), refused=Refusal("requests: more than the limit", True)), NOW)
+    assert conditions(decision)["Failed"] == ("True", "RequestWrong")
+    assert orders(decision) == ["announce RequestWrong"]
+    assert "more than the limit" in decision.actions[0].message  # type: ignore[union-attr]
+
+
+def test_a_child_that_is_not_allowed_is_told_and_waited_for() -> None:
+    decision = decide(order(), replace(started(), refused=Refusal("exceeded quota", False)), NOW)
+    assert conditions(decision)["Reconciling"] == ("True", "NotAllowed")
+    assert conditions(decision)["Stalled"][0] == "False"
+    assert (told(decision).phase, decision.again_after_seconds) == ("Compressing", 60.0)
+    assert orders(decision) == []
 
 
 @pytest.mark.parametrize("where", ["model", "output"])

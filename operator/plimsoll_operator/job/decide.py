@@ -36,6 +36,8 @@ def decide(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
 
 
 def _before_the_end(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
+    if snapshot.refused is not None:
+        return tell.refused(snapshot, now, snapshot.refused)
     if snapshot.status.verdict is not None:
         return releasing.decide_release(order, snapshot, now)
     refusal = _refusal(order)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from plimsoll_api.report import Progress
 from plimsoll_api.spec import CompressionJobSpec
 from plimsoll_api.status import CompressionJobStatus
+from plimsoll_operator.actions import Refusal
 from plimsoll_operator.cluster.resources import COMPRESSION_JOBS
 from plimsoll_operator.pods import Owner
 from plimsoll_operator.release.revisions import ReleaseView
@@ -46,6 +47,8 @@ class JobSnapshot:
     progress: Progress | None = None
     release: ReleaseView | None = None
     """The release that the spec names, read anew; None when there is none."""
+    refused: Refusal | None = None
+    """What the API server said to what was decided on this very reading."""
     look_again_seconds: float = LOOK_SECONDS
     """When a running stage is to be looked at again: later where very many run, since looks are rationed."""
 

@@ -10,10 +10,13 @@ from typing import Any
 from plimsoll_api.reasons import ConditionType, Reason
 from plimsoll_api.status import CompressionJobStatus, JobProgress
 from plimsoll_operator import conditions
-from plimsoll_operator.actions import Announce, Decision
+from plimsoll_operator.actions import Announce, Decision, Refusal
 from plimsoll_operator.clock import format_time
 from plimsoll_operator.conditions import Say
 from plimsoll_operator.job.snapshot import JobSnapshot
+
+#: What is not allowed may be allowed later: a quota grows, a right is granted.
+NOT_ALLOWED_SECONDS = 60.0
 
 
 class Phase(StrEnum):
@@ -77,6 +80,15 @@ def failed(
     ]
     status = updated(snapshot, now, says, phase=phase, completion_time=format_time(now), progress=None, **changes)
     return Decision(status=status.to_wire(), actions=(Announce(reason, message, "Warning"),))
+
+
+def refused(snapshot: JobSnapshot, now: datetime, refusal: Refusal) -> Decision:
+    """Return the end of a job whose child is invalid, or the wait of one that may not have its child as yet."""
+    if refusal.invalid:
+        return failed(snapshot, now, Reason.REQUEST_WRONG, refusal.message)
+    phase = Phase(snapshot.status.phase or Phase.PENDING)
+    status = goes_on(snapshot, now, phase, Reason.NOT_ALLOWED, refusal.message)
+    return Decision(status=status.to_wire(), again_after_seconds=NOT_ALLOWED_SECONDS)
 
 
 def succeeded(

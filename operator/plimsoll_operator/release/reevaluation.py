@@ -39,10 +39,10 @@ def step(spec: ModelReleaseSpec, snapshot: ReleaseSnapshot, default_image: str, 
     course = Course(idle, snapshot, wishes, now)
     wish = next((wish for wish in wishes if wish.digest == running.request_digest), None)
     measured = snapshot.revision(running.revision)
-    if wish is None:
-        return course.error("the wish was withdrawn")
-    if measured is None:
-        return course.error(f"revision {running.revision} is gone")
+    # Its batch Job is what a person's words can make the API server refuse; the pointer must not wait for it.
+    if wish is None or measured is None or snapshot.refused is not None:
+        gone = "the wish was withdrawn" if wish is None else f"revision {running.revision} is gone"
+        return course.error(snapshot.refused.message if snapshot.refused else gone)
     stage = snapshot.evaluate
     if stage is None or stage.state is StageState.ABSENT:
         return _start(course, wish, measured, default_image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from plimsoll_api.release import ModelReleaseStatus
+from plimsoll_operator.actions import Refusal
 from plimsoll_operator.cluster.resources import MODEL_RELEASES
 from plimsoll_operator.pods import Owner
 from plimsoll_operator.release.revisions import Revision
@@ -38,6 +39,8 @@ class ReleaseSnapshot:
     evaluate: Stage | None = None
     print_report: Stage | None = None
     report: ReportReading | None = None
+    refused: Refusal | None = None
+    """What the API server said to what was decided on this very reading."""
 
     @property
     def owner(self) -> Owner:
