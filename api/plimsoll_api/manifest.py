@@ -36,7 +36,7 @@ def parse(document: Any) -> CompressionJob | ModelRelease | ModelRevision:
     problems = [
         *_nulls(content.get("spec", {}), ("spec",)),
         *(problem_of(kind, details) for details in _errors(kind, text)),
-        *broken_rules_of_sound_parts(kind, content, ()),
+        *broken_rules_of_sound_parts(kind, content),
     ]
     if problems:
         raise ManifestError(sorted(set(problems)))

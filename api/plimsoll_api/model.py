@@ -37,15 +37,24 @@ class Model(BaseModel):
             raise PydanticCustomError(RULES, "{sentences}", {"sentences": "; ".join(broken)})
         return self
 
-    def broken_rules(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, sentence) of every rule of this very model that does not hold; the field is camelCase."""
+    def broken_rules(self, *, partly: bool = False) -> Iterator[tuple[str, str]]:
+        """Yield (field, sentence) of every rule of this very model that does not hold; the field is camelCase.
+
+        Of a model that is there only partly, a rule about a field that is lacking is passed over.
+        """
         for rule in self.rules:
-            if not rule.holds(self):
+            try:
+                broken = not rule.holds(self)
+            except AttributeError:
+                if not partly:
+                    raise
+                continue
+            if broken:
                 yield rule.field, rule.message
         for name, keys in _unique_lists(type(self)).items():
             seen: list[Any] = []
-            for index, item in enumerate(getattr(self, name)):
-                key = [getattr(item, key) for key in keys] or item
+            for index, item in enumerate(getattr(self, name, []) if partly else getattr(self, name)):
+                key = [getattr(item, key, item) if partly else getattr(item, key) for key in keys] or item
                 if key in seen:
                     shown = ", ".join(str(part) for part in key) if keys else item
                     yield f"{to_camel(name)}[{index}]", f"must be unique in the list, got {shown} again"

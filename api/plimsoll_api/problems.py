@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from plimsoll_api.model import Model
 from plimsoll_api.rules import STRUCTURE_ONLY, to_camel
 
 Path = tuple[str | int, ...]
 Read = TypeVar("Read", bound=Model)
+_MISSING = object()
 
 
 class Problem(NamedTuple):
@@ -37,36 +41,56 @@ def path_text(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _broken_rules(model: Model, path: Path) -> Iterator[Problem]:
-    """Yield the broken rules of a model and of all below it."""
-    for field, sentence in model.broken_rules():
-        yield Problem(".".join(part for part in (path_text(path), field) if part), sentence)
-    for name in type(model).model_fields:
-        yield from _broken_below(getattr(model, name), (*path, to_camel(name)))
+def broken_rules_of_sound_parts(model: type[Model], value: Any) -> Iterator[Problem]:
+    """Yield the broken rules of a document, though not all of it is well-formed: those that ask only about what is."""
+    if isinstance(value, dict):
+        yield from _broken_below(_sound_part(model, value), ())
 
 
 def _broken_below(value: Any, path: Path) -> Iterator[Problem]:
     if isinstance(value, Model):
-        yield from _broken_rules(value, path)
+        for field, sentence in value.broken_rules(partly=True):
+            yield Problem(".".join(part for part in (path_text(path), field) if part), sentence)
+        for name in type(value).model_fields:
+            yield from _broken_below(getattr(value, name, None), (*path, to_camel(name)))
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _broken_below(item, (*path, index))
 
 
-def broken_rules_of_sound_parts(model: type[Model], value: Any, path: Path) -> Iterator[Problem]:
-    """Yield the broken rules of the largest parts of a document that are well-formed, though the whole is not."""
+def _sound_part(model: type[Model], value: dict[str, Any]) -> Model:
+    """Return the model of what is well-formed of a document; it lacks the other fields: to ask for one fails."""
+    with suppress(ValidationError):
+        return read_strictly(model, json.dumps(value), STRUCTURE_ONLY)
+    part = model.model_construct()
+    for name, field in model.model_fields.items():
+        given = value.get(to_camel(name), _MISSING)
+        try:
+            found = field.get_default() if given is _MISSING else _sound_value(field, given)
+        except ValidationError:
+            found = PydanticUndefined
+        if found is PydanticUndefined:
+            part.__dict__.pop(name, None)
+        else:
+            part.__dict__[name] = found
+    return part
+
+
+def _sound_value(field: FieldInfo, value: Any) -> Any:
+    """Return the value of a field, or what is sound of the models in it; ValidationError when nothing is."""
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        sound = read_strictly(model, json.dumps(value), STRUCTURE_ONLY)
+        return adapter.validate_json(
+            json.dumps(value), strict=True, by_alias=True, by_name=False, context=STRUCTURE_ONLY
+        )
     except ValidationError:
-        if isinstance(value, dict):
-            for name, field in model.model_fields.items():
-                part, below = value.get(to_camel(name)), model_in(field.annotation)
-                if below is not None:
-                    for index, item in enumerate(part) if isinstance(part, list) else [(None, part)]:
-                        place: Path = (*path, to_camel(name)) if index is None else (*path, to_camel(name), index)
-                        yield from broken_rules_of_sound_parts(below, item, place)
-    else:
-        yield from _broken_rules(sound, path)
+        below = model_in(field.annotation)
+        if below is not None and isinstance(value, dict):
+            return _sound_part(below, value)
+        if below is not None and isinstance(value, list) and all(isinstance(item, dict) for item in value):
+            return [_sound_part(below, item) for item in value]
+        raise
 
 
 def model_in(annotation: Any) -> type[Model] | None:

@@ -110,6 +110,48 @@ def test_null_is_refused_where_server_side_apply_refuses_it_and_create_drops_it(
     assert len(refused.value.problems) == 1
 
 
+def test_what_is_not_well_formed_does_not_hide_the_rules_around_it() -> None:
+    manifest = base("job")
+    spec = manifest["spec"]
+    spec["sedd"] = 1
+    spec["task"] = "Poetry"
+    spec["steps"][1]["distill"]["epochs"] = 0
+    spec["steps"].append({"prune": {"criterion": "Activation", "granularity": "Unstructured", "amount": 0.5}})
+    spec["data"] |= {"evaluate": spec["data"]["train"]}
+    del spec["data"]["train"], spec["data"]["calibration"]
+    spec["gates"][1] = {"metric": "accuracy", "maxRegression": "3%"}
+    spec["gates"][2] |= {"batchSize": 8, "max": "soon"}
+    with pytest.raises(ManifestError) as refused:
+        parse(manifest)
+    assert [problem.path for problem in refused.value.problems] == [
+        "spec.data.calibration",
+        "spec.data.evaluate",
+        "spec.data.train",
+        "spec.gates",
+        "spec.gates[2].max",
+        "spec.sedd",
+        "spec.steps",
+        "spec.steps[1].distill.epochs",
+        "spec.steps[3].prune.amount",
+        "spec.steps[3].prune.granularity",
+        "spec.task",
+    ]
+
+
+def test_a_rule_about_what_is_not_well_formed_is_passed_over() -> None:
+    manifest = base("job")
+    manifest["spec"]["data"]["train"] = "pvc://data/digits-train.npz"
+    manifest["spec"]["steps"] = "prune"
+    manifest["spec"]["evaluation"]["latency"]["batchSizes"] = []
+    with pytest.raises(ManifestError) as refused:
+        parse(manifest)
+    assert [problem.path for problem in refused.value.problems] == [
+        "spec.data.train",
+        "spec.evaluation.latency.batchSizes",
+        "spec.steps",
+    ]
+
+
 def test_a_value_out_of_range_does_not_hide_the_rules_of_the_whole() -> None:
     manifest = base("job")
     manifest["spec"]["steps"][0]["prune"]["amount"] = "0%"
