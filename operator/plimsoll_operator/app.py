@@ -43,6 +43,7 @@ class Operator:
         self._metrics = Metrics(self._mirror)
         self._metrics.queue_depth.set_function(lambda: len(self._queue))
         self._health = Health()
+        self._stopped = asyncio.Event()
         self._intake = Intake(self._mirror, self._queue)
         self._lease = Lease(cluster, settings.lease_namespace, settings.lease_name, settings.identity, clock)
         self._reconciler = Reconciler(
@@ -51,12 +52,9 @@ class Operator:
 
     async def run(self) -> int:
         """Lead and work until SIGTERM, SIGINT, the loss of the lease, or a watch that is found dead."""
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+        self._take_signals()
         runner = await serve(self._metrics, self._health, {self._settings.metrics_port, self._settings.health_port})
-        stop = asyncio.create_task(stopped.wait(), name="stop")
+        stop = asyncio.create_task(self._stopped.wait(), name="stop")
         try:
             if not await self._lead(stop):
                 return 0
@@ -88,7 +86,6 @@ class Operator:
         tasks = [asyncio.create_task(watch.run(), name="watch") for watch in watches]
         if self._settings.leader_election:
             tasks.append(asyncio.create_task(self._lease.hold(), name="lease"))
-        kopf_stop = asyncio.Event()
         try:
             # Batch Jobs and pods come first: a job is not looked at before its children can be seen.
             listed = asyncio.create_task(_all_listed(watches), name="listed")
@@ -100,11 +97,9 @@ class Operator:
                 for number in range(self._settings.workers)
             ]
             tasks.append(asyncio.create_task(self._audit(namespaces).run(), name="audit"))
-            watching = asyncio.create_task(self._kopf(kopf_stop), name="kopf")
-            tasks.append(watching)
+            tasks.append(asyncio.create_task(self._kopf(), name="kopf"))
             done, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            # kopf takes the signals over; that it ends in peace means that it got one.
-            if stop in done or (watching in done and watching.exception() is None):
+            if stop in done:
                 return 0
             for task in done:
                 self._health.lost = f"the {task.get_name()} ended"
@@ -112,19 +107,26 @@ class Operator:
             return 1
         finally:
             self._metrics.leader.set(0)
-            kopf_stop.set()
             await _cancel(tasks)
 
-    async def _kopf(self, stop: asyncio.Event) -> None:
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
+
+    async def _kopf(self) -> None:
         namespaces = self._settings.namespaces
-        await kopf.operator(
+        ours = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=register(self._intake.own),
             settings=kopf_settings(),
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,
-            stop_flag=stop,
         )
+        # kopf took them over, and would wait five seconds for tasks that go on until they are cancelled.
+        self._take_signals()
+        await kopf.run_tasks(tasks, ignored=ours)
 
     def _watches(self, namespace: str | None) -> list[Watch]:
         return [
