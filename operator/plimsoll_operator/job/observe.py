@@ -40,13 +40,11 @@ class Looks:
     last: dict[str, float] = field(default_factory=dict)
     _next_free: float = 0.0
 
-    def due(self, uid: str) -> bool:
-        """Say whether it is this job's turn, and count it when it is."""
+    def due(self, uid: str, ran_seconds: float) -> bool:
+        """Say whether it is this job's turn, whose stage has run this long, and count it when it is."""
         now = time.monotonic()
-        first_seen = uid not in self.last
-        if first_seen:
-            self.last[uid] = now
-        if first_seen or now - self.last[uid] < LEAST_SECONDS or now < self._next_free:
+        last = self.last.setdefault(uid, now - ran_seconds)
+        if now - last < LEAST_SECONDS or now < self._next_free:
             return False
         self.last[uid] = now
         self._next_free = now + 1 / LOOKS_PER_SECOND
@@ -127,12 +125,14 @@ async def _look(reader: _Reader, mirror: Mirror, looks: Looks, snapshot: JobSnap
     if not any(stage.state is StageState.ACTIVE for stage in stages.values()):
         looks.forget(snapshot.uid)
     for member, stage in stages.items():
-        if stage.state is not StageState.ACTIVE or stage.suspended or not looks.due(snapshot.uid):
+        if stage.state is not StageState.ACTIVE or stage.suspended:
+            continue
+        ran = now - (stage.started or now)
+        if not looks.due(snapshot.uid, ran.total_seconds()):
             continue
         if stage.pod:
             return replace(snapshot, progress=await reader.progress(stage.pod))
-        begun = stage.started or now
-        if stage.problem is None and not mirror.pods_of(stage.uid) and now - begun > NO_POD_AFTER:
+        if stage.problem is None and not mirror.pods_of(stage.uid) and ran > NO_POD_AFTER:
             blocked = replace(stage, problem=await reader.refusal(stage))
             return replace(snapshot, **{member: blocked})
     return snapshot
