@@ -156,7 +156,8 @@ class Operator:
             return Watched(resource, selector, partial(self._mirror.version_of, resource), heard)
 
         kinds = [watched(resource) for resource in OWN_KINDS]
-        return Audit(self._cluster, namespaces, [*kinds, watched(BATCH_JOBS, SELECTOR)])
+        kinds.append(watched(BATCH_JOBS, SELECTOR))
+        return Audit(self._cluster, namespaces, kinds, interval_seconds=self._settings.audit_seconds)
 
     async def _worker(self, number: int) -> None:
         while True:

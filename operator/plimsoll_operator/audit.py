@@ -18,7 +18,6 @@ from plimsoll_operator.cluster.resources import Resource, version_number
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_SECONDS = 20.0
 #: Audits that a change may be late while the watch tells of others: it is behind, as with thousands of new objects.
 PATIENCE = 15
 
@@ -47,16 +46,24 @@ class _Late:
 class Audit:
     """Compares, for ever, and ends when a watch has lost something."""
 
-    def __init__(self, cluster: Cluster, namespaces: Sequence[str | None], watched: Sequence[Watched]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespaces: Sequence[str | None],
+        watched: Sequence[Watched],
+        *,
+        interval_seconds: float,
+    ) -> None:
         self._cluster = cluster
         self._namespaces = namespaces
         self._watched = watched
+        self._interval_seconds = interval_seconds
         self._late: dict[tuple[str, str, str], _Late] = {}
 
     async def run(self) -> None:
         """Return when a watch is found dead."""
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(self._interval_seconds)
             try:
                 lost = await self.look()
             except ClusterError as error:

@@ -26,6 +26,8 @@ class Settings:
     lease_namespace: str = "default"
     identity: str = "plimsoll-operator"
     workers: int = 48
+    audit_seconds: float = 20.0
+    """How long the watches go unaudited; a silent one is found within twice as long."""
     log_format: str = "json"
     log_level: str = "INFO"
 
@@ -48,6 +50,7 @@ def parse_settings(arguments: Sequence[str] | None = None, environment: Mapping[
     option("--lease-namespace", "POD_NAMESPACE", "default", "the Lease's namespace")
     option("--identity", "POD_NAME", "", "this operator's name on the Lease; made up when unset")
     option("--workers", "PLIMSOLL_WORKERS", "48", "objects that are worked on at the same time", int)
+    option("--audit-seconds", "PLIMSOLL_AUDIT_SECONDS", "20", "seconds between two audits of the watches", float)
     option("--log-format", "PLIMSOLL_LOG_FORMAT", "json", "json or text")
     option("--log-level", "PLIMSOLL_LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
     given = parser.parse_args(arguments)
@@ -61,6 +64,7 @@ def parse_settings(arguments: Sequence[str] | None = None, environment: Mapping[
         lease_namespace=given.lease_namespace,
         identity=given.identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         workers=given.workers,
+        audit_seconds=given.audit_seconds,
         log_format=given.log_format,
         log_level=given.log_level.upper(),
     )

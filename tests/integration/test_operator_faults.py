@@ -92,7 +92,8 @@ def test_a_watch_that_swallows_events_is_found_and_the_operator_starts_anew(
         await asyncio.sleep(600)
         return silence
 
-    run = OperatorRun(proxy.kubeconfig, space.name, tmp_path / "operator.log")
+    log = tmp_path / "operator.log"
+    run = OperatorRun(proxy.kubeconfig, space.name, log, arguments=("--audit-seconds", "3"))
     with run:
         proxy.fault = deaf
         assert watched.wait(120)

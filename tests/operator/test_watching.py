@@ -121,7 +121,7 @@ class Audited:
         self.seen = {"a": 1, "b": 2}
         self.heard = 2
         told = Watched(BATCH_JOBS, "", lambda _, name: self.seen.get(name), lambda: self.heard)
-        self.audit = Audit(self.server, [None], [told])  # type: ignore[arg-type]
+        self.audit = Audit(self.server, [None], [told], interval_seconds=20)  # type: ignore[arg-type]
         self.server.items = [item("a", 1), item("b", 2)]
 
 
