@@ -39,8 +39,8 @@ def api_client(api_server: Cluster) -> Iterator[client.ApiClient]:
 
 
 @pytest.fixture
-def namespace(api_server: Cluster) -> str:
+def namespace(api_client: client.ApiClient) -> str:
     """A namespace of the test's own; without controllers none can be deleted, so it stays."""
     name = f"test-{uuid.uuid4().hex[:10]}"
-    api_server.kubectl("create", "namespace", name)
+    client.CoreV1Api(api_client).create_namespace({"metadata": {"name": name}})
     return name

@@ -64,6 +64,7 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -84,6 +85,11 @@ class FaultProxy:
     async def _end(self) -> None:
         await self._runner.cleanup()
         await self._session.close()
+        # A fault may still keep requests waiting, and what clients broke off is yet to hear of it.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()

@@ -92,9 +92,10 @@ class Space:
     def make(cls, cluster: Cluster) -> Space:
         """Make a namespace; it enforces the restricted pod security standard."""
         space = cls(cluster, f"op-{uuid.uuid4().hex[:8]}")
-        cluster.kubectl("create", "namespace", space.name)
-        cluster.kubectl("label", "namespace", space.name, "pod-security.kubernetes.io/enforce=restricted")
-        wait_for(lambda: "default" in cluster.kubectl("-n", space.name, "get", "serviceaccounts", "-o", "name"))
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        space.core.create_namespace({"metadata": {"name": space.name, "labels": labels}})
+        # Without its account a namespace refuses pods.
+        wait_for(lambda: space.core.list_namespaced_service_account(space.name).items)
         return space
 
     def __post_init__(self) -> None:
