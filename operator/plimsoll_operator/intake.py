@@ -54,6 +54,7 @@ class Intake:
 
     def batch_job(self, obj: Json) -> None:
         """Take in a batch Job that is there or changed; its counts of pods alone are no news."""
+        self.heard[BATCH_JOBS.kind] += 1
         before = self._mirror.batch_job(obj["metadata"]["namespace"], obj["metadata"]["name"])
         view = self._mirror.put_batch_job(obj)
         if before is None or _NEWS(before) != _NEWS(view):

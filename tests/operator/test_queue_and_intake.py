@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from plimsoll_operator.cluster.resources import COMPRESSION_JOBS, MODEL_RELEASES, MODEL_REVISIONS
+from plimsoll_operator.cluster.resources import BATCH_JOBS, COMPRESSION_JOBS, MODEL_RELEASES, MODEL_REVISIONS
 from plimsoll_operator.intake import Intake
 from plimsoll_operator.mirror import Key, Mirror
 from plimsoll_operator.queue import WorkQueue
@@ -119,6 +119,15 @@ async def test_a_release_that_appears_wakes_the_jobs_that_wait_for_it() -> None:
     mirror.put(COMPRESSION_JOBS, job("done", 1, uid="v", **{**waiting, "status": {"phase": "Succeeded"}}))
     intake.own(MODEL_RELEASES, "ADDED", {**job("r", 2), "kind": "ModelRelease"})
     assert sorted(key.name for key in await drained(queue)) == ["r", "waits"]
+
+
+async def test_whatever_a_watch_tells_is_heard() -> None:
+    intake = Intake(Mirror(), WorkQueue())
+    intake.own(COMPRESSION_JOBS, "ADDED", job("a", 1))
+    intake.own(COMPRESSION_JOBS, "DELETED", job("a", 1))
+    intake.batch_job(job("b", 1))
+    intake.batch_job_gone("ns", "b", "u")
+    assert intake.heard == {COMPRESSION_JOBS.kind: 2, BATCH_JOBS.kind: 2}
 
 
 async def test_a_deleted_batch_job_does_not_take_its_successor_along() -> None:
