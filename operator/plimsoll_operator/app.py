@@ -16,7 +16,14 @@ from plimsoll_operator.audit import Audit, Watched
 from plimsoll_operator.clock import Clock, system_clock
 from plimsoll_operator.cluster.client import Cluster
 from plimsoll_operator.cluster.errors import ClusterError
-from plimsoll_operator.cluster.resources import BATCH_JOBS, MODEL_RELEASES, OWN_KINDS, PODS, Resource
+from plimsoll_operator.cluster.resources import (
+    BATCH_JOBS,
+    COMPRESSION_JOBS,
+    MODEL_RELEASES,
+    OWN_KINDS,
+    PODS,
+    Resource,
+)
 from plimsoll_operator.cluster.watch import Watch
 from plimsoll_operator.handlers import kopf_settings, register
 from plimsoll_operator.health import Health
@@ -82,16 +89,17 @@ class Operator:
 
     async def _work(self, stop: asyncio.Task[bool]) -> int:
         namespaces: Sequence[str | None] = self._settings.namespaces or (None,)
-        watches = [watch for namespace in namespaces for watch in self._watches(namespace)]
-        tasks = [asyncio.create_task(watch.run(), name="watch") for watch in watches]
+        children = [watch for namespace in namespaces for watch in self._children(namespace)]
+        tasks = [asyncio.create_task(watch.run(), name="watch") for watch in children]
         if self._settings.leader_election:
             tasks.append(asyncio.create_task(self._lease.hold(), name="lease"))
         try:
-            # Batch Jobs and pods come first: a job is not looked at before its children can be seen.
-            listed = asyncio.create_task(_all_listed(watches), name="listed")
+            # Children come first: a job is not looked at before they can be seen.
+            listed = asyncio.create_task(_all_listed(children), name="listed")
             await asyncio.wait({listed, stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             await _cancel([listed])
             self._health.reached = lambda: True
+            tasks += [asyncio.create_task(self._jobs(namespace).run(), name="watch") for namespace in namespaces]
             tasks += [
                 asyncio.create_task(self._worker(number), name=f"worker {number}")
                 for number in range(self._settings.workers)
@@ -118,7 +126,7 @@ class Operator:
         namespaces = self._settings.namespaces
         ours = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
-            registry=register(self._intake.own),
+            registry=register(self._intake.event),
             settings=kopf_settings(),
             standalone=True,
             clusterwide=not namespaces,
@@ -128,7 +136,18 @@ class Operator:
         self._take_signals()
         await kopf.run_tasks(tasks, ignored=ours)
 
-    def _watches(self, namespace: str | None) -> list[Watch]:
+    def _jobs(self, namespace: str | None) -> Watch:
+        return Watch(
+            self._cluster,
+            COMPRESSION_JOBS,
+            namespace,
+            "",
+            changed=partial(self._intake.own, COMPRESSION_JOBS),
+            removed=partial(self._intake.own_gone, COMPRESSION_JOBS),
+            known=self._mirror.own[COMPRESSION_JOBS.kind].keys,
+        )
+
+    def _children(self, namespace: str | None) -> list[Watch]:
         return [
             Watch(
                 self._cluster,

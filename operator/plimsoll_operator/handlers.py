@@ -1,4 +1,7 @@
-"""What kopf watches. No logic here: every event goes to the intake, which feeds the queue."""
+"""What kopf watches: the kinds that change seldom. No logic here: every event goes to the intake.
+
+What changes several times a job is watched by ourselves (see app): kopf takes a millisecond for each event.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from typing import Any
 import kopf
 
 from plimsoll_api import GROUP, VERSION
-from plimsoll_operator.cluster.resources import OWN_KINDS, Json, Resource
+from plimsoll_operator.cluster.resources import MODEL_RELEASES, MODEL_REVISIONS, Json, Resource
 
 Intake = Callable[[Resource, str | None, Json], None]
 
 
 def register(intake: Intake) -> kopf.OperatorRegistry:
-    """Return a registry in which the events of the three kinds go to the intake."""
+    """Return a registry in which the events of releases and revisions go to the intake."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -26,7 +29,7 @@ def register(intake: Intake) -> kopf.OperatorRegistry:
         async def event(event: Any, **_: Any) -> None:
             intake(resource, event["type"], event["object"])
 
-    for resource in OWN_KINDS:
+    for resource in (MODEL_RELEASES, MODEL_REVISIONS):
         follow(resource)
     return registry
 

@@ -14,7 +14,7 @@ from plimsoll_operator.cluster.resources import (
     Json,
     Resource,
 )
-from plimsoll_operator.mirror import Key, Mirror, key_of
+from plimsoll_operator.mirror import Mirror, key_of
 from plimsoll_operator.queue import WorkQueue
 from plimsoll_operator.views import BatchJobView
 
@@ -33,24 +33,37 @@ class Intake:
         self.heard: Counter[str] = Counter()
         """How often the watch of each kind told of anything."""
 
-    def own(self, resource: Resource, event: str | None, obj: Json) -> None:
-        """Take in an event of one of our kinds."""
-        self.heard[resource.kind] += 1
-        metadata = obj["metadata"]
-        namespace, name = metadata["namespace"], metadata["name"]
-        known = self._mirror.get(resource, namespace, name)
+    def event(self, resource: Resource, event: str | None, obj: Json) -> None:
+        """Take in an event about an object of ours."""
         if event == "DELETED":
-            changed = self._mirror.remove(resource, namespace, name, metadata["uid"])
-            self._queue.forget(Key(resource.kind, namespace, name, metadata["uid"]))
+            metadata = obj["metadata"]
+            self.own_gone(resource, metadata["namespace"], metadata["name"], metadata["uid"])
         else:
-            changed = self._mirror.put(resource, obj)
+            self.own(resource, obj)
+
+    def own(self, resource: Resource, obj: Json) -> None:
+        """Take in an object of ours that is there or changed."""
+        self.heard[resource.kind] += 1
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        known = self._mirror.get(resource, namespace, name)
+        changed = self._mirror.put(resource, obj)
         if resource is MODEL_REVISIONS:
-            if known is None or event == "DELETED":
+            if known is None:
                 self._add(MODEL_RELEASES, namespace, obj["spec"]["release"])
-        elif changed and event != "DELETED":
+        elif changed:
             self._add(resource, namespace, name)
             if resource is MODEL_RELEASES and known is None:
                 self._wake_waiting(namespace, name)
+
+    def own_gone(self, resource: Resource, namespace: str, name: str, uid: str | None) -> None:
+        """Take in that an object of ours is gone."""
+        self.heard[resource.kind] += 1
+        gone = self._mirror.remove(resource, namespace, name, uid)
+        if gone is None:
+            return
+        self._queue.forget(key_of(gone))
+        if resource is MODEL_REVISIONS:
+            self._add(MODEL_RELEASES, namespace, gone["spec"]["release"])
 
     def batch_job(self, obj: Json) -> None:
         """Take in a batch Job that is there or changed; its counts of pods alone are no news."""

@@ -72,13 +72,12 @@ class Mirror:
         self.own[resource.kind][name] = _slim(obj, resource)
         return True
 
-    def remove(self, resource: Resource, namespace: str, name: str, uid: str) -> bool:
-        """Forget the object unless another of that name took its place; say whether it was known."""
+    def remove(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> Json | None:
+        """Forget the object (of this uid, lest another of that name took its place) and return what was known of it."""
         kept = self.own[resource.kind].get((namespace, name))
-        if kept is None or kept["metadata"]["uid"] != uid:
-            return False
-        del self.own[resource.kind][(namespace, name)]
-        return True
+        if kept is None or uid not in (None, kept["metadata"]["uid"]):
+            return None
+        return self.own[resource.kind].pop((namespace, name))
 
     def put_batch_job(self, obj: Json) -> BatchJobView:
         """Keep a batch Job unless a newer reading of it is kept already."""

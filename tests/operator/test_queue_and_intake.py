@@ -90,9 +90,9 @@ async def test_own_writes_do_not_wake_the_object_again() -> None:
     mirror, queue = Mirror(), WorkQueue()
     intake = Intake(mirror, queue)
     mirror.put(COMPRESSION_JOBS, job("a", 5))
-    intake.own(COMPRESSION_JOBS, "MODIFIED", job("a", 5))
+    intake.own(COMPRESSION_JOBS, job("a", 5))
     assert len(queue) == 0
-    intake.own(COMPRESSION_JOBS, "MODIFIED", job("a", 6))
+    intake.own(COMPRESSION_JOBS, job("a", 6))
     assert len(queue) == 1
 
 
@@ -107,7 +107,7 @@ async def test_children_wake_their_owner_and_revisions_their_release() -> None:
     }
     intake.batch_job({**child, "spec": {}})
     intake.pod({**child, "status": {"phase": "Running"}})
-    intake.own(MODEL_REVISIONS, "ADDED", job("r-1", 3, spec={"release": "r"}))
+    intake.own(MODEL_REVISIONS, job("r-1", 3, spec={"release": "r"}))
     assert [key.name for key in await drained(queue)] == ["a", "r"]
 
 
@@ -117,14 +117,36 @@ async def test_a_release_that_appears_wakes_the_jobs_that_wait_for_it() -> None:
     waiting: dict[str, Any] = {"spec": {"releaseRef": {"name": "r"}}, "status": {"phase": "Releasing"}}
     mirror.put(COMPRESSION_JOBS, job("waits", 1, **waiting))
     mirror.put(COMPRESSION_JOBS, job("done", 1, uid="v", **{**waiting, "status": {"phase": "Succeeded"}}))
-    intake.own(MODEL_RELEASES, "ADDED", {**job("r", 2), "kind": "ModelRelease"})
+    intake.own(MODEL_RELEASES, {**job("r", 2), "kind": "ModelRelease"})
     assert sorted(key.name for key in await drained(queue)) == ["r", "waits"]
+
+
+async def test_a_revision_that_is_deleted_wakes_its_release_once() -> None:
+    mirror, queue = Mirror(), WorkQueue()
+    intake = Intake(mirror, queue)
+    mirror.put(MODEL_RELEASES, {**job("r", 1), "kind": "ModelRelease"})
+    revision = job("r-1", 3, spec={"release": "r"})
+    mirror.put(MODEL_REVISIONS, revision)
+    intake.event(MODEL_REVISIONS, "DELETED", revision)
+    assert [key.name for key in await drained(queue)] == ["r"]
+    intake.event(MODEL_REVISIONS, "DELETED", revision)
+    assert not queue
+
+
+async def test_a_deleted_job_does_not_take_its_successor_along() -> None:
+    mirror, queue = Mirror(), WorkQueue()
+    intake = Intake(mirror, queue)
+    mirror.put(COMPRESSION_JOBS, job("a", 9, uid="new"))
+    intake.own_gone(COMPRESSION_JOBS, "ns", "a", "old")
+    assert mirror.get(COMPRESSION_JOBS, "ns", "a")
+    intake.own_gone(COMPRESSION_JOBS, "ns", "a", None)
+    assert not mirror.get(COMPRESSION_JOBS, "ns", "a")
 
 
 async def test_whatever_a_watch_tells_is_heard() -> None:
     intake = Intake(Mirror(), WorkQueue())
-    intake.own(COMPRESSION_JOBS, "ADDED", job("a", 1))
-    intake.own(COMPRESSION_JOBS, "DELETED", job("a", 1))
+    intake.own(COMPRESSION_JOBS, job("a", 1))
+    intake.own_gone(COMPRESSION_JOBS, "ns", "a", "u")
     intake.batch_job(job("b", 1))
     intake.batch_job_gone("ns", "b", "u")
     assert intake.heard == {COMPRESSION_JOBS.kind: 2, BATCH_JOBS.kind: 2}
