@@ -36,17 +36,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.operator", description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000, help="how many CompressionJobs are created at once")
     parser.add_argument("--peer", choices=("naive", "none", "only"), default="naive", help="what to compare with")
+    parser.add_argument("--peer-first", action="store_true", help="measure the peer before ours: order may matter")
     parser.add_argument("--crds", type=Path, default=ROOT / "crds", help="the folder of the CRDs")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put the table into this file")
     options = parser.parse_args()
     contenders = {"naive": [PLIMSOLL, NAIVE], "none": [PLIMSOLL], "only": [NAIVE]}[options.peer]
     measured: list[figures.Figures] = []
     with exclusive("bench-operator"):
-        for contender in contenders:
+        for contender in reversed(contenders) if options.peer_first else contenders:
             try:
                 measured.append(measure(contender, options.jobs, options.crds))
             except (ClusterError, RuntimeError, OSError, aiohttp.ClientError) as error:
                 print(f"error: {contender.name}: {error}", file=sys.stderr)
+    measured.sort(key=lambda one: [contender.name for contender in contenders].index(one.name))
     if measured:
         print(table.text(measured))
     complete = len(measured) == len(contenders)
