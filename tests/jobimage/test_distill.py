@@ -11,18 +11,14 @@ from tests.jobimage.bench import bench_of, samples_of
 from plimsoll_api.spec import Distill, Prune
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques import distill, prune
-from plimsoll_job.techniques.distill.losses import LossWeights, distillation_loss, weights_of
-from plimsoll_job.techniques.distill.training import split_samples
+from plimsoll_job.techniques.distill.losses import softened_divergence
+from plimsoll_job.techniques.distill.training import Training, split_samples
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import wine_mlp
 
 
 def settings(**changes: object) -> Distill:
     return Distill.model_validate({"epochs": 3, "batchSize": 16, "learningRate": "0.01"} | changes)
-
-
-def losses(*terms: dict[str, object]) -> LossWeights:
-    return weights_of(settings(losses=list(terms)).losses)
 
 
 def teacher() -> torch.nn.Module:
@@ -39,14 +35,7 @@ def taught(candidate: Candidate, seed: int = 0, **changes: object) -> Applied:
     return distill.apply(settings(**changes), candidate, bench_of(teacher(), train=samples_of((13,), 50), seed=seed))
 
 
-def test_the_term_without_a_weight_gets_the_rest() -> None:
-    assert losses({"logits": {}}) == LossWeights(1.0, 0.0, 4.0)
-    assert losses({"logits": {"temperature": "2"}}, {"labels": {"weight": "30%"}}) == LossWeights(0.7, 0.3, 2.0)
-    assert losses({"labels": {}}) == LossWeights(0.0, 1.0, 1.0)
-    assert losses({"logits": {}}, {"labels": {}}) == LossWeights(0.5, 0.5, 4.0)
-
-
-def test_the_loss_is_temperature_squared_times_the_divergence_plus_cross_entropy() -> None:
+def test_the_logits_loss_is_temperature_squared_times_the_divergence() -> None:
     given, wanted, temperature = [2.0, 0.0], [0.0, 1.0], 2.0
 
     def softmax(values: list[float], divisor: float) -> list[float]:
@@ -55,16 +44,27 @@ def test_the_loss_is_temperature_squared_times_the_divergence_plus_cross_entropy
 
     p, q = softmax(wanted, temperature), softmax(given, temperature)
     divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    cross_entropy = -math.log(softmax(given, 1.0)[1])
-    loss = distillation_loss(
-        torch.tensor([given]), torch.tensor([wanted]), torch.tensor([1]), LossWeights(0.7, 0.3, temperature)
-    )
-    assert loss.item() == pytest.approx(0.7 * temperature**2 * divergence + 0.3 * cross_entropy, rel=1e-5)
+    loss = softened_divergence(torch.tensor([given]), torch.tensor([wanted]), temperature)
+    assert loss.item() == pytest.approx(temperature**2 * divergence, rel=1e-5)
 
 
 def test_a_student_that_answers_as_the_teacher_loses_nothing() -> None:
     logits = torch.randn(4, 3)
-    assert distillation_loss(logits, logits, None, LossWeights(1, 0, 4)).item() == pytest.approx(0, abs=1e-6)
+    assert softened_divergence(logits, logits, 4).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_total_is_the_weighted_sum_of_the_losses() -> None:
+    details = taught(student(), losses=[{"logits": {}}, {"labels": {"weight": "30%"}}]).details
+    logits, labels = details["losses"]["logits"], details["losses"]["labels"]
+    assert (logits["weight"], labels["weight"]) == (0.7, 0.3)
+    for total, one, other in zip(details["loss"], logits["curve"], labels["curve"], strict=True):
+        assert total == pytest.approx(0.7 * one + 0.3 * other, abs=2e-6)
+
+
+def test_labels_alone_ask_no_teacher() -> None:
+    details = taught(student(), epochs=15, losses=[{"labels": {}}]).details
+    assert details["teacher"] == {"asked": "Never"}
+    assert details["loss"][-1] < 0.7 * details["loss"][0]
 
 
 def test_training_brings_the_student_nearer() -> None:
@@ -114,12 +114,14 @@ def test_a_diverging_training_blames_the_learning_rate() -> None:
 
 
 def test_a_device_without_a_fixed_order_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def warning_train(module: torch.nn.Module, *_: Any, **__: Any) -> tuple[torch.nn.Module, list[float]]:
+    take = Training.run
+
+    def warning_run(*arguments: Any) -> Any:
         warnings.warn("x_cuda does not have a deterministic implementation", stacklevel=1)
-        return module, [0.5]
+        return take(*arguments)
 
     assert taught(student()).notes == ()
-    monkeypatch.setattr(distill, "train", warning_train)
+    monkeypatch.setattr(Training, "run", warning_run)
     assert "another run of the same plan may give another artifact" in taught(student()).notes[0]
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Model
 from plimsoll_api.rules import exactly_one_of
-from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LogitsLoss
+from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LayerPair, LogitsLoss, Precision
 from plimsoll_api.steps.factorize import Factorize, FactorizeMethod
 from plimsoll_api.steps.prune import (
     CALIBRATED,
@@ -29,7 +29,9 @@ __all__ = [
     "FactorizeMethod",
     "Granularity",
     "LabelsLoss",
+    "LayerPair",
     "LogitsLoss",
+    "Precision",
     "Prune",
     "PruneCriterion",
     "Quantize",
@@ -46,5 +48,5 @@ class Step(Model):
 
     prune: Prune | None = Field(default=None, description="Take away the least important part.")
     factorize: Factorize | None = Field(default=None, description="Replace layers by products of smaller ones; once.")
-    distill: Distill | None = Field(default=None, description="Train to answer as the baseline does.")
+    distill: Distill | None = Field(default=None, description="Train to answer as a teacher does.")
     quantize: Quantize | None = Field(default=None, description="Use a smaller number format; the last step.")

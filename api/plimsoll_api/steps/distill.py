@@ -1,54 +1,132 @@
-"""The distill step: the losses by which the model learns, and how long."""
+"""The distill step: the losses by which the model learns, from whom, and how long."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
 from plimsoll_api.model import Decimal, Fraction, Model
-from plimsoll_api.rules import Rule, Within, cel_number, exactly_one_of
+from plimsoll_api.rules import Pattern, Rule, Within, cel_number, exactly_one_of
 from plimsoll_api.values import list_of
 
+LOSSES = ("logits", "labels", "features", "attention", "relation")
+
 LossWeight = Annotated[Fraction, Within("above 0 and at most 1 (100%)", above=0, at_most=1)]
+LayerName = Annotated[
+    str, Pattern(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", "a module's name, such as features.5 or encoder.layer.0", 256)
+]
 
 
-class LogitsLoss(Model):
-    """Match the baseline's softened class probabilities (Hinton et al. 2015, arXiv 1503.02531)."""
+class Loss(Model):
+    """What every kind of loss has."""
+
+    weight: LossWeight | None = Field(
+        default=None,
+        description="Share of the total loss; when unset what the other losses leave, and "
+        "equal shares when no loss says its own.",
+    )
+
+
+class LogitsLoss(Loss):
+    """Match the teacher's softened class probabilities (Hinton et al. 2015, arXiv 1503.02531)."""
 
     temperature: Annotated[Decimal, Within("above 0 and at most 100", above=0, at_most=100)] = Field(
         default=Decimal("4"), description="Softens both distributions; above 0, at most 100."
     )
-    weight: LossWeight | None = Field(
-        default=None,
-        description="Share of the total loss; when unset what the other loss leaves, and "
-        "equal shares when no loss says its own.",
-    )
 
 
-class LabelsLoss(Model):
+class LabelsLoss(Loss):
     """Cross-entropy with the training data's labels."""
 
-    weight: LossWeight | None = Field(
-        default=None,
-        description="Share of the total loss; when unset what the other loss leaves, and "
-        "equal shares when no loss says its own.",
+
+class LayerPair(Model):
+    """A layer of the teacher, and the layer of the model in training that is to answer as it does."""
+
+    teacher: LayerName = Field(description="The module's name in the teacher.")
+    student: LayerName | None = Field(
+        default=None, description="The module's name in the model in training; the same name when unset."
     )
+
+
+class HiddenLoss(Loss):
+    """A loss on what layers inside the two models answer."""
+
+    layers: list[LayerPair] = Field(
+        default=[],
+        max_length=64,
+        description="The layers that are compared. When empty, the last layer of each spatial size that both models "
+        "have, in the order of execution, before the output.",
+        json_schema_extra=list_of("atomic"),
+    )
+
+
+class FeaturesLoss(HiddenLoss):
+    """Match what layers answer (FitNets, Romero et al. 2015, arXiv 1412.6550)."""
+
+
+class AttentionLoss(HiddenLoss):
+    """Match where convolutions look: the normalised sum of squares over channels (arXiv 1612.03928)."""
+
+
+class RelationLoss(HiddenLoss):
+    """Match distances and angles between the samples of a batch (Park et al. 2019, arXiv 1904.05068)."""
 
 
 class DistillLoss(Model):
     """One term of the distillation loss; exactly one member."""
 
-    rules = (exactly_one_of("logits", "labels", subject="a loss"),)
+    rules = (exactly_one_of(*LOSSES, subject="a loss"),)
 
-    logits: LogitsLoss | None = Field(default=None, description="Match the baseline's softened class probabilities.")
+    logits: LogitsLoss | None = Field(default=None, description="Match the teacher's softened class probabilities.")
     labels: LabelsLoss | None = Field(default=None, description="Cross-entropy with the training data's labels.")
+    features: FeaturesLoss | None = Field(
+        default=None,
+        description="Mean squared error between what layers answer; where widths differ, through a linear map that is "
+        "learned with the model and thrown away after (FitNets).",
+    )
+    attention: AttentionLoss | None = Field(
+        default=None,
+        description="Squared distance between the attention maps of convolutions: the normalised sum of squares over "
+        "their channels (attention transfer).",
+    )
+    relation: RelationLoss | None = Field(
+        default=None,
+        description="Huber loss between the distances, and twice that between the angles, of the samples of a batch as "
+        "layers answer them (relational distillation). Without layers, the last of the layers chosen by themselves.",
+    )
+
+    @property
+    def kind(self) -> str:
+        """The name of the one member."""
+        return next(kind for kind in LOSSES if getattr(self, kind) is not None)
 
     @property
     def weight(self) -> Fraction | None:
         """The weight of the one member, as ordered."""
-        term = self.logits or self.labels
-        return term.weight if term else None
+        loss: Loss = getattr(self, self.kind)
+        return loss.weight
+
+
+class Precision(StrEnum):
+    """The number format in which the model in training computes; its weights are always Float32."""
+
+    FLOAT32 = "Float32"
+    AUTO = "Auto"
+
+
+class EarlyStopping(Model):
+    """End the training when a held-out share of the training data gets no better, and keep the best weights."""
+
+    patience: int = Field(ge=1, le=10_000, description="Epochs without a smaller held-out loss before the end.")
+    min_delta: Decimal = Field(
+        default=Decimal("0"), description="By how much the held-out loss must fall to count as smaller."
+    )
+    held_out: Annotated[Fraction, Within("above 0 and at most 0.5 (50%)", above=0, at_most=0.5)] = Field(
+        default=Fraction("10%"),
+        description="The share of the training data that is not trained on, drawn by the seed; above 0, at most 0.5.",
+    )
 
 
 def _weights_sum_to_one(distill: Distill) -> bool:
@@ -61,7 +139,7 @@ def _weights_sum_to_one(distill: Distill) -> bool:
 def _cel_weight(loss: str) -> str:
     terms = [
         f"has({loss}.{term}) && has({loss}.{term}.weight) ? ({cel_number(f'{loss}.{term}.weight')}) : "
-        for term in ("logits", "labels")
+        for term in LOSSES
     ]
     return "".join(terms) + "0.0"
 
@@ -70,15 +148,12 @@ _CEL_WEIGHTS = f"self.losses.map(l, {_cel_weight('l')})"
 
 
 class Distill(Model):
-    """Train the compressed model to answer as the baseline does; also the recovery after pruning."""
+    """Train the compressed model to answer as a teacher does; also the recovery after pruning."""
 
     rules = (
         Rule(
-            cel="self.losses.filter(l, has(l.logits)).size() <= 1 && self.losses.filter(l, has(l.labels)).size() <= 1",
-            holds=lambda distill: (
-                sum(loss.logits is not None for loss in distill.losses) <= 1
-                and sum(loss.labels is not None for loss in distill.losses) <= 1
-            ),
+            cel=" && ".join(f"self.losses.filter(l, has(l.{kind})).size() <= 1" for kind in LOSSES),
+            holds=lambda distill: len({loss.kind for loss in distill.losses}) == len(distill.losses),
             message="must name each kind of loss at most once",
             field="losses",
         ),
@@ -89,13 +164,19 @@ class Distill(Model):
             message="the weights must sum to 1 (100%), and leave something to a loss that says no weight",
             field="losses",
         ),
+        Rule(
+            cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
+            holds=lambda distill: distill.micro_batch_size is None or distill.micro_batch_size <= distill.batch_size,
+            message="must be at most batchSize: it is the part of a batch that is in memory at once",
+            field="microBatchSize",
+        ),
     )
 
     epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
     losses: list[DistillLoss] = Field(
         default=[DistillLoss(logits=LogitsLoss())],
         min_length=1,
-        max_length=2,
+        max_length=len(LOSSES),
         description="The terms of the loss, each at most once; their weights sum to 1.",
         json_schema_extra=list_of("atomic"),
     )
@@ -104,6 +185,21 @@ class Distill(Model):
         description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1.",
     )
     batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of one optimizer step.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Samples that are in memory at once; the gradients of a batch are summed over its parts. The whole "
+        "batch when unset. Batch normalisation and the relation loss see one part at a time.",
+    )
+    precision: Precision = Field(
+        default=Precision.FLOAT32,
+        description="Float32, or Auto: bfloat16 arithmetic on a GPU that has it, Float32 elsewhere; the step's record "
+        "says which. Weights and losses are Float32 always.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="End before the last epoch when the model gets no better; never when unset."
+    )
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from torch import nn
 from plimsoll_job.compress import make_deterministic
 from plimsoll_job.cores import thread_count
 from plimsoll_job.publish.files import write_file
-from plimsoll_job.techniques.distill.training import predict, split_samples
+from plimsoll_job.techniques.distill.training import split_samples
 from plimsoll_job.zoo import digits_cnn
 
 TRAIN_SAMPLES = 898
@@ -101,7 +101,8 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)
     save_npz(data / "digits-shifted.npz", inputs=from_new_scanner(test_images), labels=test_labels, digit=test_labels)
-    right = predict(module, (torch.from_numpy(test_images),)).argmax(dim=1).numpy() == test_labels
+    with torch.no_grad():
+        right = module(torch.from_numpy(test_images)).argmax(dim=1).numpy() == test_labels
     return float(right.mean())
 
 

@@ -1,11 +1,13 @@
-"""Distillation: the compressed model learns to answer as the baseline does; also the recovery after pruning."""
+"""Distillation: the compressed model learns to answer as a teacher does; also the recovery after pruning."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +15,13 @@ import torch
 from plimsoll_api.spec import Distill
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count
-from plimsoll_job.load.data import check_classes
-from plimsoll_job.techniques.distill.losses import weights_of
-from plimsoll_job.techniques.distill.training import TrainingSet, predict, train
+from plimsoll_job.figures import count, example_of
+from plimsoll_job.load.data import Samples, check_classes
+from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
+from plimsoll_job.techniques.distill.pairs import Couple
+from plimsoll_job.techniques.distill.teacher import Teacher
+from plimsoll_job.techniques.distill.terms import OutputKind, Term, terms_of
+from plimsoll_job.techniques.distill.training import Course, Training, TrainingSet
 from plimsoll_job.techniques.observe import tensors_of
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
@@ -28,48 +33,75 @@ NOT_REPEATABLE = (
 
 
 def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
-    """Return the candidate trained on the baseline's logits, which are computed once."""
-    samples, weights = bench.need_train(), weights_of(settings.losses)
+    """Return the candidate trained on what the baseline knows of the training samples."""
+    samples = bench.need_train()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = tuple(tensor.to(device) for tensor in tensors_of(samples.inputs))
-    teacher_logits = predict(bench.source.build().to(device), inputs)
-    labels = None
-    if weights.labels:
-        if samples.labels is None:
-            raise UserError(f"spec.data.train.labels: {bench.spec_field} needs labels")
-        check_classes(samples.labels, teacher_logits.shape[1], "spec.data.train.labels")
-        labels = torch.from_numpy(samples.labels).to(device)
+    student, teacher_module = copy.deepcopy(candidate.module), bench.source.build()
+    # Projections between layers are drawn by chance.
+    torch.manual_seed(bench.seed)
+    terms = terms_of(settings, Couple(teacher_module, student, bench.signature), OutputKind.CLASSES, bench.spec_field)
+    learner = Learner(student, terms, arithmetic_of(settings.precision, device))
+    labels = _labels(samples, candidate, bench) if "labels" in terms else None
 
     def on_epoch(epoch: int, loss: float) -> None:
         bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
 
-    macs = count(candidate.module, bench.signature).macs * settings.batch_size
+    macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
     try:
         with _threads(thread_count(macs)), warnings.catch_warnings(record=True) as warned:
-            student, curve = train(
-                candidate.module.to(device),
-                TrainingSet(inputs, teacher_logits, labels),
-                weights=weights,
-                epochs=settings.epochs,
-                batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate.value,
+            inputs = tensors_of(samples.inputs)
+            teacher = Teacher(teacher_module, terms, inputs, device)
+            del teacher_module
+            training = Training(
+                learner,
+                TrainingSet(inputs, teacher, labels),
+                settings,
                 seed=bench.seed,
                 sparse=candidate.sparse,
-                on_epoch=on_epoch,
-                checkpoints=bench.checkpoints,
+                device=device,
             )
+            course = training.run(on_epoch, bench.checkpoints)
     except FloatingPointError as error:
         raise UserError(f"{bench.spec_field}.learningRate: training diverged, {error}; try a smaller one") from error
     return Applied(
         candidate=replace(candidate, module=student.cpu()),
         details={
             "device": device.type,
+            "precision": "Mixed" if learner.mixed else "Float32",
             "samples": len(samples),
-            "weights": {"logits": round(weights.logits, 6), "labels": round(weights.labels, 6)},
-            "loss": _thin(curve),
+            "teacher": {"asked": teacher.asked},
+            **_knowledge(settings, terms, course),
         },
         notes=(NOT_REPEATABLE,) if any("deterministic" in str(one.message) for one in warned) else (),
     )
+
+
+def _labels(samples: Samples, candidate: Candidate, bench: Bench) -> torch.Tensor:
+    if samples.labels is None:
+        raise UserError(f"spec.data.train.labels: {bench.spec_field} needs labels")
+    with torch.no_grad():
+        classes = candidate.module(*example_of(bench.signature)).shape[1]
+    check_classes(samples.labels, classes, "spec.data.train.labels")
+    return torch.from_numpy(samples.labels)
+
+
+def _knowledge(settings: Distill, terms: Mapping[str, Term], course: Course) -> dict[str, Any]:
+    """Return which knowledge was transferred and how: each loss with its weight, its layers and its curve."""
+    shares = dict(zip(terms, settings.weights, strict=True))
+    total = [
+        sum(shares[kind] * value for kind, value in zip(shares, values, strict=True))
+        for values in zip(*course.curves.values(), strict=True)
+    ]
+    stopped = {"heldOut": {"bestEpoch": course.best_epoch, "curve": thin(course.held_out)}} if course.held_out else {}
+    return {
+        "epochs": course.epochs,
+        "loss": thin(total),
+        "losses": {
+            kind: {"weight": round(shares[kind], 6), **term.to_wire(), "curve": thin(course.curves[kind])}
+            for kind, term in terms.items()
+        },
+        **stopped,
+    }
 
 
 @contextlib.contextmanager
@@ -83,7 +115,7 @@ def _threads(wanted: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _thin(curve: list[float]) -> list[float]:
+def thin(curve: Sequence[float]) -> list[float]:
     """Return the curve with at most CURVE_POINTS points, first and last among them."""
     count = min(len(curve), CURVE_POINTS)
     return [round(curve[index], 6) for index in np.linspace(0, len(curve) - 1, count).round().astype(int)]

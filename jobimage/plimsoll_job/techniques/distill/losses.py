@@ -1,56 +1,70 @@
-"""The terms of the distillation loss, and their weights."""
+"""The formulas of distillation losses. Each takes what the student answers first, and returns one number."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from plimsoll_api.spec import DistillLoss
+#: Angles are those of all triples of samples: their number grows with the cube of the samples.
+RELATION_GROUP = 64
+#: The weight of angles where that of distances is 1 (Park et al. 2019, arXiv 1904.05068, section 4).
+ANGLE_WEIGHT = 2.0
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Shares of the total loss; they sum to 1."""
+def softened_divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return T² · KL(teacher ‖ student) at temperature T for logits [batch, classes] (arXiv 1503.02531).
 
-    logits: float
-    labels: float
-    temperature: float
-
-
-def weights_of(losses: Sequence[DistillLoss]) -> LossWeights:
-    """Return the weights; a term without one gets what the others leave, two such terms get half each."""
-    given = {
-        "logits" if loss.logits is not None else "labels": (loss.logits or loss.labels).weight  # type: ignore[union-attr]
-        for loss in losses
-    }
-    stated = sum(weight.value for weight in given.values() if weight is not None)
-    unstated = sum(weight is None for weight in given.values())
-    rest = (1 - stated) / unstated if unstated else 0.0
-    shares = {name: rest if weight is None else weight.value for name, weight in given.items()}
-    temperature = next((loss.logits.temperature.value for loss in losses if loss.logits is not None), 1.0)
-    return LossWeights(shares.get("logits", 0.0), shares.get("labels", 0.0), temperature)
-
-
-def distillation_loss(
-    logits: torch.Tensor, teacher_logits: torch.Tensor, labels: torch.Tensor | None, weights: LossWeights
-) -> torch.Tensor:
-    """Return the weighted sum of the terms for logits of shape [batch, classes].
-
-    The logits term is T² · KL(teacher ‖ student) at temperature T (Hinton et al. 2015, arXiv 1503.02531): T² keeps its
-    gradients as large as those of the labels term, whose weight then means the same at every temperature.
+    T² keeps its gradients as large as those of the labels term, whose weight then means the same at every temperature.
     """
-    loss = logits.new_zeros(())
-    if weights.logits:
-        divergence = functional.kl_div(
-            functional.log_softmax(logits / weights.temperature, dim=1),
-            functional.log_softmax(teacher_logits / weights.temperature, dim=1),
-            log_target=True,
-            reduction="batchmean",
-        )
-        loss = loss + weights.logits * weights.temperature**2 * divergence
-    if weights.labels and labels is not None:
-        loss = loss + weights.labels * functional.cross_entropy(logits, labels)
-    return loss
+    divergence = functional.kl_div(
+        functional.log_softmax(logits / temperature, dim=1),
+        functional.log_softmax(wanted / temperature, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+    return temperature**2 * divergence
+
+
+def attention_map(features: torch.Tensor) -> torch.Tensor:
+    """Return [batch, positions]: the sum of squares over channels, of norm 1 (arXiv 1612.03928), of [batch, C, …]."""
+    return functional.normalize(features.square().sum(dim=1).flatten(1), dim=1)
+
+
+def attention_distance(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared distance between attention maps [batch, positions]."""
+    return (given - wanted).square().sum(dim=1).mean()
+
+
+def relation_distance(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return how the relations between samples [batch, …] differ: RKD-D + 2 · RKD-A (arXiv 1904.05068).
+
+    Relations are those within groups of RELATION_GROUP samples.
+    """
+    groups = list(
+        zip(torch.split(given.flatten(1), RELATION_GROUP), torch.split(wanted.flatten(1), RELATION_GROUP), strict=True)
+    )
+    sizes = torch.tensor([float(len(one)) for one, _ in groups], device=given.device)
+    values = torch.stack(
+        [
+            functional.huber_loss(_distances(one), _distances(other))
+            + ANGLE_WEIGHT * functional.huber_loss(_angles(one), _angles(other))
+            for one, other in groups
+        ]
+    )
+    return (values * sizes).sum() / sizes.sum()
+
+
+def _distances(samples: torch.Tensor) -> torch.Tensor:
+    """Return [n, n] distances in units of their mean."""
+    squared = samples.square().sum(dim=1)
+    # The root of 0 has no gradient, and a sample's distance to itself is 0.
+    distances = (squared[:, None] + squared[None] - 2 * samples @ samples.T).clamp(min=1e-12).sqrt()
+    distances = distances * (1 - torch.eye(len(samples), device=samples.device))
+    others = distances[distances > 0]
+    return distances / others.mean() if len(others) else distances
+
+
+def _angles(samples: torch.Tensor) -> torch.Tensor:
+    """Return [n, n, n] cosines of the angle at each sample between each two others."""
+    sides = functional.normalize(samples[None] - samples[:, None], dim=2)
+    return torch.bmm(sides, sides.transpose(1, 2))

@@ -2,118 +2,202 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
 
+from plimsoll_api.spec import Distill
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
-from plimsoll_job.techniques.distill.losses import LossWeights, distillation_loss
+from plimsoll_job.techniques.distill.learner import Learner
+from plimsoll_job.techniques.distill.ranks import Ranks
+from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.observe import Batch
 
-PREDICT_BATCH_SIZE = 512
 WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What the student learns from, on the device: inputs, the teacher's logits, labels where they are used."""
+    """What the student learns from, in the host's memory: inputs, the teacher's knowledge, labels where used."""
 
     inputs: Batch
-    teacher_logits: torch.Tensor
+    teacher: Teacher
     labels: torch.Tensor | None
 
-
-def predict(module: nn.Module, inputs: Batch) -> torch.Tensor:
-    """Return the module's logits for all inputs, in evaluation mode."""
-    module.eval()
-    with torch.no_grad():
-        batches = zip(*(torch.split(one, PREDICT_BATCH_SIZE) for one in inputs), strict=True)
-        return torch.cat([module(*batch) for batch in batches])
+    def __len__(self) -> int:
+        return len(self.inputs[0])
 
 
-def train(
-    module: nn.Module,
-    data: TrainingSet,
-    *,
-    weights: LossWeights,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    sparse: frozenset[str],
-    on_epoch: Callable[[int, float], None],
-    checkpoints: Checkpoints | None = None,
-) -> tuple[nn.Module, list[float]]:
-    """Return a trained copy and the mean loss of each epoch; zeros of the parameters named in `sparse` stay zero.
+@dataclass
+class Course:
+    """How a training went so far: optimizer steps, the mean of each term in each epoch, the held-out loss after it."""
 
-    `on_epoch` hears the number of finished epochs and the mean loss of the last one. Each epoch draws the order of its
-    samples and all else from a seed of its own, so that a training that goes on from a checkpoint ends with the same
-    weights as one that was never stopped.
+    steps: int = 0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    held_out: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Finished epochs."""
+        return len(next(iter(self.curves.values()), []))
+
+
+class Training:
+    """One training of a learner, which is changed in place; zeros of the parameters named in `sparse` stay zero.
+
+    Each epoch draws the order of its samples and all else from a seed of its own, so that a training that goes on from
+    a checkpoint ends with the same weights as one that was never stopped.
     """
-    student = copy.deepcopy(module).train()
-    masks = {name: student.get_parameter(name).detach() != 0 for name in sparse}
-    samples = len(data.teacher_logits)
-    steps = epochs * len(split_samples(torch.arange(samples), batch_size))
-    optimizer = torch.optim.AdamW(student.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-    curve: list[float] = []
-    step = 0
-    if checkpoints is not None and (kept := checkpoints.newest()) is not None:
-        step, curve = restore(kept, student, optimizer)
-    for epoch in range(len(curve) + 1, epochs + 1):
-        total = 0.0
-        for batch in split_samples(shuffle(samples, seed, epoch), batch_size):
-            chosen = batch.to(data.teacher_logits.device)
-            loss = distillation_loss(
-                student(*(one[chosen] for one in data.inputs)),
-                data.teacher_logits[chosen],
-                None if data.labels is None else data.labels[chosen],
-                weights,
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * cosine_decay(step / steps)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-            _restore_zeros(student, masks)
-            total += loss.item() * len(batch)
-        if not math.isfinite(total):
-            raise FloatingPointError(f"the loss is {total} after epoch {epoch}")
-        curve.append(total / samples)
-        if checkpoints is not None and epoch < epochs and checkpoints.due():
-            checkpoints.save(checkpoint_of(student, optimizer, step, curve))
-        on_epoch(epoch, curve[-1])
-    return student.eval(), curve
 
+    def __init__(
+        self,
+        learner: Learner,
+        data: TrainingSet,
+        settings: Distill,
+        *,
+        seed: int,
+        sparse: frozenset[str] = frozenset(),
+        device: torch.device,
+        ranks: Ranks = Ranks(),  # noqa: B008 — immutable
+    ) -> None:
+        self.course = Course()
+        self._learner, self._data, self._settings = learner.to(device), data, settings
+        self._seed, self._device, self._ranks = seed, device, ranks
+        self._joined = ranks.join(learner, device)
+        self._weights = torch.tensor(settings.weights, device=device)
+        self._masks = {name: learner.student.get_parameter(name).detach() != 0 for name in sparse}
+        self._train, self._held_out = self._divide()
+        self._steps = settings.epochs * len(split_samples(self._train, settings.batch_size))
+        self._best: dict[str, torch.Tensor] = {}
+        self._optimizer = torch.optim.AdamW(
+            learner.parameters(), lr=settings.learning_rate.value, weight_decay=WEIGHT_DECAY, fused=True
+        )
 
-def checkpoint_of(student: nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: list[float]) -> Checkpoint:
-    """Return all that the next epochs depend on."""
-    tensors = {f"model/{name}": tensor for name, tensor in student.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{number}/{key}": tensor for key, tensor in state.items()}
-    return Checkpoint(len(curve), tensors, {"step": step, "curve": curve})
+    def run(self, on_epoch: Callable[[int, float], None], checkpoints: Checkpoints | None = None) -> Course:
+        """Train to the end and return how it went.
 
+        `on_epoch` hears the number of finished epochs and the mean loss of the last one.
+        """
+        if checkpoints is not None and (kept := checkpoints.newest()) is not None:
+            self._restore(kept)
+        while self.course.epochs < self._settings.epochs and not self._stagnates():
+            loss = self._train_epoch()
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} after epoch {self.course.epochs}")
+            self._examine()
+            if checkpoints is not None and self._ranks.rank == 0 and checkpoints.due():
+                checkpoints.save(self._checkpoint())
+            on_epoch(self.course.epochs, loss)
+        if self._best:
+            self._learner.load_state_dict(self._best)
+        self._learner.eval()
+        return self.course
 
-def restore(kept: Checkpoint, student: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
-    """Bring model and optimizer where the checkpoint left them, and return the optimizer's steps and the curve."""
-    weights: dict[str, torch.Tensor] = {}
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in kept.tensors.items():
-        part, _, rest = name.partition("/")
-        if part == "model":
-            weights[rest] = tensor
-        else:
-            number, _, key = rest.partition("/")
+    def _divide(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the numbers of the samples to train on and of those held out."""
+        samples = len(self._data)
+        stopping = self._settings.early_stopping
+        if stopping is None:
+            return torch.arange(samples), torch.arange(0)
+        held_out = max(1, round(samples * stopping.held_out.value))
+        order = torch.from_numpy(np.random.default_rng([self._seed, 0]).permutation(samples))
+        return order[held_out:].sort().values, order[:held_out].sort().values
+
+    def _train_epoch(self) -> float:
+        """Train one epoch and return the mean loss."""
+        self._learner.train()
+        order = self._train[shuffle(len(self._train), self._seed, self.course.epochs + 1, self._ranks.rank)]
+        totals = torch.zeros(len(self._weights), dtype=torch.float64, device=self._device)
+        for batch in split_samples(order, self._settings.batch_size):
+            totals += self._step(batch)
+        means = (self._ranks.add_up(totals) / len(order)).tolist()
+        for kind, mean in zip(self._learner.terms, means, strict=True):
+            self.course.curves.setdefault(kind, []).append(mean)
+        return math.fsum(weight * mean for weight, mean in zip(self._settings.weights, means, strict=True))
+
+    def _step(self, batch: torch.Tensor) -> torch.Tensor:
+        """Take one step of the optimizer, and return the sum of each term over this process's samples."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate.value * cosine_decay(self.course.steps / self._steps)
+        self._optimizer.zero_grad()
+        own = self._ranks.share(batch)
+        totals = torch.zeros_like(self._weights, dtype=torch.float64)
+        # Without a sample of its own a process still takes part in the sum of the gradients, with nothing.
+        parts = split_samples(own, self._settings.micro_batch_size or len(batch)) if len(own) else [batch[:1]]
+        for number, part in enumerate(parts):
+            weight = len(part) / len(batch) if len(own) else 0.0
+            # Gradients are exchanged once a step, with those of the last part.
+            last = number == len(parts) - 1 or self._ranks.world == 1
+            with contextlib.nullcontext() if last else self._joined.no_sync():  # type: ignore[operator]
+                values = self._joined(*self._take(part))
+                # The mean over processes, of what each has of the batch's mean times their number, is the batch's mean.
+                ((values * self._weights).sum() * weight * self._ranks.world).backward()
+            totals += values.detach() * len(part) if len(own) else 0.0
+        self._optimizer.step()
+        self.course.steps += 1
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                self._learner.student.get_parameter(name).mul_(mask)
+        return totals
+
+    def _take(self, chosen: torch.Tensor) -> tuple[Batch, dict[str, tuple[torch.Tensor, ...]], torch.Tensor | None]:
+        labels = self._data.labels
+        return (
+            tuple(one[chosen].to(self._device) for one in self._data.inputs),
+            self._data.teacher.knowledge(chosen),
+            None if labels is None else labels[chosen].to(self._device),
+        )
+
+    def _examine(self) -> None:
+        """Measure the loss on the samples held out, and keep the weights when they are the best so far."""
+        stopping = self._settings.early_stopping
+        if stopping is None:
+            return
+        self._learner.eval()
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        with torch.no_grad():
+            for part in split_samples(self._held_out, self._settings.micro_batch_size or self._settings.batch_size):
+                total += (self._learner(*self._take(part)) * self._weights).sum() * len(part)
+        loss = (self._ranks.tell(total) / len(self._held_out)).item()
+        best = self.course.held_out[self.course.best_epoch - 1] if self.course.best_epoch else math.inf
+        self.course.held_out.append(loss)
+        if loss < best - stopping.min_delta.value:
+            self.course.best_epoch = self.course.epochs
+            self._best = {name: tensor.detach().clone() for name, tensor in self._learner.state_dict().items()}
+
+    def _stagnates(self) -> bool:
+        stopping = self._settings.early_stopping
+        return stopping is not None and self.course.epochs - self.course.best_epoch >= stopping.patience
+
+    def _checkpoint(self) -> Checkpoint:
+        """Return all that the next epochs depend on."""
+        tensors = {f"model/{name}": tensor for name, tensor in self._learner.state_dict().items()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
+        for number, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{key}": tensor for key, tensor in state.items()}
+        return Checkpoint(self.course.epochs, tensors, asdict(self.course))
+
+    def _restore(self, kept: Checkpoint) -> None:
+        """Bring learner and optimizer where the checkpoint left them."""
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for name, tensor in kept.tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            number, _, key = name.partition("/")
             # A copy: what is read from a file is a view of the file, which goes with the next checkpoint.
             moments.setdefault(int(number), {})[key] = tensor.clone()
-    student.load_state_dict(weights)
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return kept.facts["step"], list(kept.facts["curve"])
+        self._learner.load_state_dict(parts["model"])
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self._best = {name: tensor.to(self._device, copy=True) for name, tensor in parts["best"].items()}
+        self.course = Course(**kept.facts)
 
 
 def cosine_decay(progress: float) -> float:
@@ -121,11 +205,13 @@ def cosine_decay(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-def shuffle(samples: int, seed: int, epoch: int) -> torch.Tensor:
-    """Return the order of the samples in this epoch, and seed what else the epoch draws by chance, such as dropout."""
-    order_seed, other_seed = np.random.SeedSequence([seed, epoch]).generate_state(2).tolist()
-    torch.manual_seed(other_seed)
-    return torch.randperm(samples, generator=torch.Generator().manual_seed(order_seed))
+def shuffle(samples: int, seed: int, epoch: int, rank: int = 0) -> torch.Tensor:
+    """Return the order of the samples in this epoch, and seed what else the epoch draws by chance, such as dropout.
+
+    The order is that of all ranks; what else is drawn differs between them.
+    """
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, 1 + rank]).generate_state(1)[0]))
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(samples))
 
 
 def split_samples(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
@@ -134,9 +220,3 @@ def split_samples(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-
-def _restore_zeros(student: nn.Module, masks: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        for name, mask in masks.items():
-            student.get_parameter(name).mul_(mask)

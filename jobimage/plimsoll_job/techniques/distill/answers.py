@@ -1,0 +1,105 @@
+"""What a model answers, and what layers inside it answer on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from plimsoll_job.figures import example_of
+from plimsoll_job.load.inputs import Signature
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The output for a batch, and the answers of the named layers."""
+
+    output: torch.Tensor
+    hidden: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A layer that answers with a tensor, and the shape of its answer to one sample."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The shape without the width: positions of an image [C, H, W] or of a sequence [L, D], () of a vector."""
+        return self.shape[1:] if len(self.shape) > 2 else self.shape[:-1]
+
+    @property
+    def width_axis(self) -> int:
+        """The axis of the width in a batch of answers."""
+        return 1 if len(self.shape) > 2 else -1
+
+    @property
+    def width(self) -> int:
+        """Its channels or features."""
+        return self.shape[0] if len(self.shape) > 2 else self.shape[-1]
+
+
+@contextlib.contextmanager
+def listening(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield a map that holds the last answer of each named layer; a layer that is called twice tells its last."""
+    heard: dict[str, torch.Tensor] = {}
+
+    def hear(name: str, _: nn.Module, __: Any, answer: Any) -> None:
+        tensor = first_tensor(answer)
+        if tensor is not None:
+            # Moved to the end, so that the map stands in the order of execution.
+            heard.pop(name, None)
+            heard[name] = tensor
+
+    layers = dict(module.named_modules())
+    hooks = [layers[name].register_forward_hook(partial(hear, name)) for name in names]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def first_tensor(answer: Any) -> torch.Tensor | None:
+    """Return the tensor, or the first one of a tuple or of a map; None where there is none."""
+    if isinstance(answer, torch.Tensor):
+        return answer
+    parts = answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list | tuple) else ()
+    return next((part for part in parts if isinstance(part, torch.Tensor)), None)
+
+
+def hidden_layers(module: nn.Module, signature: Signature) -> list[Hidden]:
+    """Return the innermost layers before the output, in the order of execution."""
+    innermost = [name for name, layer in module.named_modules() if name and not any(layer.children())]
+    found, output = _shapes(module, signature, innermost)
+    # What comes after the last layer of another size than the output is the output itself.
+    while found and torch.Size(found[-1].shape).numel() == output.numel():
+        found.pop()
+    return found
+
+
+def hidden_layer(module: nn.Module, signature: Signature, name: str) -> Hidden | None:
+    """Return the layer of this name; None when there is none that answers with a tensor of at least one axis."""
+    if name not in dict(module.named_modules()):
+        return None
+    found, _ = _shapes(module, signature, [name])
+    return found[0] if found else None
+
+
+def _shapes(module: nn.Module, signature: Signature, names: list[str]) -> tuple[list[Hidden], torch.Size]:
+    batch = 2
+    with listening(module, names) as heard, torch.no_grad():
+        output = module(*example_of(signature, batch))
+    found = [
+        Hidden(name, tuple(tensor.shape[1:]))
+        for name, tensor in heard.items()
+        if tensor.ndim > 1 and len(tensor) == batch and tensor.is_floating_point()
+    ]
+    return found, output.shape[1:]
