@@ -12,10 +12,12 @@ from plimsoll_api.runtime import Resources, Runtime, Toleration
 from plimsoll_api.sources import Architecture, ModelSource, NamedArchitecture, Output, ReleaseRef, Task
 from plimsoll_api.steps import (
     CALIBRATED,
+    CEL_NEEDS_CALIBRATION,
     ActivationStatistic,
     AmountOf,
     Distill,
     DistillLoss,
+    Exclusion,
     Factorize,
     FactorizeMethod,
     Granularity,
@@ -46,6 +48,7 @@ __all__ = [
     "DistillLoss",
     "EvaluationData",
     "EvaluationSettings",
+    "Exclusion",
     "Factorize",
     "FactorizeMethod",
     "Gate",
@@ -86,7 +89,7 @@ def _has_step(spec: CompressionJobSpec, technique: str) -> bool:
 
 def _needs_calibration(step: Step) -> bool:
     return (
-        step.quantize is not None
+        (step.quantize is not None and step.quantize.needs_calibration)
         or (step.prune is not None and step.prune.criterion in CALIBRATED)
         or (step.factorize is not None and step.factorize.method == FactorizeMethod.ACTIVATION_SVD)
     )
@@ -126,7 +129,8 @@ class CompressionJobSpec(Model):
             reason="FieldValueRequired",
         ),
         Rule(
-            cel="!self.steps.exists(s, has(s.quantize) || (has(s.prune) && s.prune.criterion != 'Magnitude') || "
+            cel=f"!self.steps.exists(s, ({CEL_NEEDS_CALIBRATION}) || "
+            "(has(s.prune) && s.prune.criterion != 'Magnitude') || "
             "(has(s.factorize) && s.factorize.method == 'ActivationSvd')) || has(self.data.calibration)",
             holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
             message="is required by prune with criterion Activation or Redundancy, by factorize with method "

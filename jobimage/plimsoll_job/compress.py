@@ -25,6 +25,7 @@ from plimsoll_job.packages import package_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
 from plimsoll_job.room import check_room
+from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.shape import Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
@@ -90,6 +91,7 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     """Read the model and the data that the plan names, and check that they fit each other."""
     reporter.report("load", 0, plan.model.uri)
     source = load_model(plan.model, store)
+    check_quantization(plan, source)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
     tokenizer = source.files.get(TOKENIZER_FILE)
     train = calibration = None
@@ -109,6 +111,14 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
     return Loaded(source, train, calibration, signature, weights_bytes(module))
+
+
+def check_quantization(plan: Plan, source: SourceModel) -> None:
+    """UserError, before any work, when the last step cannot be taken here."""
+    for index, step in enumerate(plan.steps):
+        if step.quantize is not None:
+            modules = [name for name, _ in source.build().named_modules() if name]
+            quantize.check(step.quantize, modules, f"spec.steps[{index}].quantize")
 
 
 def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:

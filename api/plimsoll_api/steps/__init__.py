@@ -17,14 +17,16 @@ from plimsoll_api.steps.prune import (
     PruneCriterion,
     Scope,
 )
-from plimsoll_api.steps.quantize import Quantize, QuantizeScheme
+from plimsoll_api.steps.quantize import CEL_NEEDS_CALIBRATION, Exclusion, Quantize, QuantizeScheme
 
 __all__ = [
     "CALIBRATED",
+    "CEL_NEEDS_CALIBRATION",
     "ActivationStatistic",
     "AmountOf",
     "Distill",
     "DistillLoss",
+    "Exclusion",
     "Factorize",
     "FactorizeMethod",
     "Granularity",

@@ -31,12 +31,18 @@ def export_onnx(module: nn.Module, signature: Signature) -> bytes:
     """
     module = module.cpu().eval()
     graph = trace_onnx(module, signature)
-    _check(module, graph, signature)
+    check_export(module, graph, signature)
     return graph
 
 
 def trace_onnx(module: nn.Module, signature: Signature) -> bytes:
     """Return the same without comparing its answers; UserError when torch cannot export the module."""
+    graph: bytes = slim(trace_named(module, signature)).SerializeToString(deterministic=True)
+    return graph
+
+
+def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
+    """Return the module as an ONNX model whose nodes are named by its modules; not compared either."""
     buffer = io.BytesIO()
     try:
         with _quiet():
@@ -55,11 +61,11 @@ def trace_onnx(module: nn.Module, signature: Signature) -> bytes:
         raise UserError(
             f"spec.model.architecture: the model cannot be exported to ONNX: {error}", reason="NotExportable"
         ) from error
-    graph: bytes = slim(onnx.load_from_string(buffer.getvalue())).SerializeToString(deterministic=True)
-    return graph
+    return onnx.load_from_string(buffer.getvalue())
 
 
-def _check(module: nn.Module, graph: bytes, signature: Signature) -> None:
+def check_export(module: nn.Module, graph: bytes, signature: Signature) -> None:
+    """UserError when the graph answers otherwise than the module."""
     session = open_session(graph, threads=1)
     for batch in CHECKED_BATCHES:
         inputs = example_of(signature, batch)

@@ -1,0 +1,136 @@
+"""The layers of an ONNX graph: nodes with constant weights, named as the modules that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+#: At which inputs an operator takes its weight, the likelier place first.
+WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (1,),
+    "MatMul": (1, 0),
+    "Gather": (0,),
+}
+LINEAR = frozenset({"Gemm", "MatMul"})
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
+#: What a scheme appends to the name of a weight that it stores in another format.
+STORED_SUFFIXES = ("_quantized", "_Q4", "_stored")
+FLOAT = "float32"
+DTYPES = {
+    TensorProto.FLOAT: FLOAT,
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.FLOAT8E4M3FN: "float8",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT8: "uint8",
+}
+#: Two weights a byte, the middle of their range stored as 8.
+INT4, INT4_ZERO = "int4", 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node with a constant weight: its name in the graph, its module's, and that of the weight."""
+
+    node: str
+    name: str
+    operator: str
+    weight: str
+
+
+def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer, ...]:
+    """Return the layers in the order of the graph; the nodes must have names."""
+    matrices = {
+        constant.name
+        for constant in model.graph.initializer
+        if constant.data_type == TensorProto.FLOAT and len(constant.dims) > 1
+    }
+    layers = []
+    for node in model.graph.node:
+        places = [at for at in WEIGHT_INPUTS.get(node.op_type, ()) if at < len(node.input)]
+        weight = next((node.input[at] for at in places if node.input[at] in matrices), None)
+        if weight is not None:
+            layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight))
+    return tuple(layers)
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give a name to each node that has none, and to each whose name is taken."""
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{number}"
+        taken.add(node.name)
+
+
+def module_of(node: str, modules: Collection[str]) -> str:
+    """Return the name of the module whose call made the node, the node's own name where none is known.
+
+    The exporter writes the way to a node as /features/features.0/Conv: a part repeats the end of the name before it
+    where the modules lie in a sequence, and containers that are not called themselves may be missing at the beginning.
+    """
+    way: list[str] = []
+    for part in node.strip("/").split("/")[:-1]:
+        names = part.split(".")
+        repeated = next((count for count in range(len(names) - 1, 0, -1) if way[-count:] == names[:count]), 0)
+        way += names[repeated:]
+    while way:
+        name = ".".join(way)
+        found = [module for module in modules if module == name] or [
+            module for module in modules if module.endswith(f".{name}")
+        ]
+        if len(found) == 1:
+            return found[0]
+        way.pop()
+    return node
+
+
+def is_within(layer: Layer, module: str) -> bool:
+    """Return whether the layer is the module, lies within it, or is the node of that name."""
+    return module in (layer.name, layer.node) or layer.name.startswith(f"{module}.")
+
+
+def stored_types(model: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, str]:
+    """Return the format in which each layer's weight lies in the quantized model, by the layer's node."""
+    return {layer.node: _dtype(_stored(model, layer.weight)) for layer in layers}
+
+
+def count_zero_weights(model: onnx.ModelProto, layers: Collection[Layer]) -> int:
+    """Return how many weights of the layers are zero as they are stored; what pads blocks of 4 bits counts too."""
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    stored = {layer.weight: _stored(model, layer.weight) for layer in layers}
+    return sum(
+        _zeros(constant, constants.get(constant.name.replace("_quantized", "_zero_point")))
+        for constant in stored.values()
+    )
+
+
+def _stored(model: onnx.ModelProto, weight: str) -> TensorProto:
+    """Return the constant that holds the weight; a copy made for one node has a longer name of the same beginning."""
+    own = [constant for constant in model.graph.initializer if constant.name == weight]
+    made = [
+        constant
+        for constant in model.graph.initializer
+        if constant.name.startswith(f"{weight}_") and constant.name.endswith(STORED_SUFFIXES)
+    ]
+    return min(own or made, key=lambda constant: len(constant.name))
+
+
+def _dtype(constant: TensorProto) -> str:
+    return INT4 if constant.name.endswith("_Q4") else DTYPES[constant.data_type]
+
+
+def _zeros(constant: TensorProto, zero_point: TensorProto | None) -> int:
+    values: NDArray[Any] = numpy_helper.to_array(constant)
+    if _dtype(constant) == INT4:
+        return int((values % 16 == INT4_ZERO).sum() + (values // 16 == INT4_ZERO).sum())
+    zero = 0 if zero_point is None else int(numpy_helper.to_array(zero_point).flat[0])
+    return int((values == zero).sum())

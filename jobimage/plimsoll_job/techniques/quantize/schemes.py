@@ -1,0 +1,64 @@
+"""The table of schemes: what each does to a graph, to which layers, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnxruntime as ort
+import torch
+
+from plimsoll_api.spec import QuantizeScheme
+from plimsoll_job.load.data import Samples
+from plimsoll_job.techniques.quantize.float8 import to_float8
+from plimsoll_job.techniques.quantize.float_model import FloatModel
+from plimsoll_job.techniques.quantize.half import to_bfloat16, to_float16
+from plimsoll_job.techniques.quantize.int4 import to_int4
+from plimsoll_job.techniques.quantize.int8_dynamic import to_int8_dynamic
+from plimsoll_job.techniques.quantize.int8_static import to_int8_static
+from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
+
+EMBEDDINGS = frozenset({"Gather"})
+ALL = CONVOLUTIONS | LINEAR | EMBEDDINGS
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One number format: how a graph gets it, for layers of which operators, what is computed with it, what it needs.
+
+    `quantize` takes the float model, the layers that are to change and the calibration data, and returns the changed
+    model. `missing` tells why the scheme cannot work on this machine.
+    """
+
+    quantize: Callable[[FloatModel, Collection[Layer], Samples | None], onnx.ModelProto]
+    operators: frozenset[str]
+    computes: str
+    why_others_stay: str = ""
+    missing: Callable[[], str | None] = lambda: None
+
+    def takes(self, layer: Layer) -> bool:
+        """Return whether layers of this operator get the format."""
+        return layer.operator in self.operators
+
+
+def _missing_for_float8() -> str | None:
+    if "CUDAExecutionProvider" not in ort.get_available_providers() or not torch.cuda.is_available():
+        return "needs a GPU, and ONNX Runtime in this image finds none; Int8Static takes as many bytes on a processor"
+    if torch.cuda.get_device_capability() < (8, 9):
+        return f"needs a GPU that computes in float8, and {torch.cuda.get_device_name()} does not"
+    return None
+
+
+SCHEMES: Mapping[QuantizeScheme, Scheme] = {
+    QuantizeScheme.FLOAT16: Scheme(to_float16, ALL, "float32"),
+    QuantizeScheme.BFLOAT16: Scheme(to_bfloat16, ALL, "float32"),
+    QuantizeScheme.INT8_DYNAMIC: Scheme(
+        to_int8_dynamic, LINEAR | EMBEDDINGS, "int8 in linear layers", "ONNX Runtime is slow at it in int8"
+    ),
+    QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8"),
+    QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
+        to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits"
+    ),
+    QuantizeScheme.FLOAT8: Scheme(to_float8, ALL, "float32", missing=_missing_for_float8),
+}
