@@ -27,8 +27,14 @@ def compress_verb(arguments: argparse.Namespace) -> Summary:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch takes seconds to import, and the other verbs must not.
     from plimsoll_job.compress import compress  # noqa: PLC0415
+    from plimsoll_job.follow import follow  # noqa: PLC0415
+    from plimsoll_job.ranks import Ranks, meeting  # noqa: PLC0415
 
-    return compress(plan, store_of(arguments), Reporter())
+    ranks = Ranks.of_environment()
+    with meeting(ranks):
+        if ranks.rank > 0:
+            return follow(plan, store_of(arguments), ranks)
+        return compress(plan, store_of(arguments), Reporter())
 
 
 def evaluate_verb(arguments: argparse.Namespace) -> Summary:
@@ -110,7 +116,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the verb and return the exit code."""
     arguments = build_parser().parse_args()
-    return run_to_end(lambda: arguments.work(arguments), arguments.termination_file)
+    # Of the processes that torchrun starts, the first tells how the pod ended.
+    first = os.environ.get("RANK", "0") == "0"
+    return run_to_end(lambda: arguments.work(arguments), arguments.termination_file if first else Path(os.devnull))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -53,7 +54,7 @@ class Loaded:
 def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
     """Carry out the plan and return its summary; the same plan on the same machine gives the same artifacts."""
     make_deterministic()
-    work_path = store.locate(plan.output.uri, "spec.output.uri") / "work" / plan.content_digest().replace(":", "-")
+    work_path = work_directory(plan, store)
     done = Work(work_path).finished()
     if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
         loaded = load(plan, store, reporter.part(0, 0.05))
@@ -74,6 +75,11 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
         baseline=done.baseline,
         candidate=done.candidate,
     )
+
+
+def work_directory(plan: Plan, store: Store) -> Path:
+    """Return where the plan's finished work is kept."""
+    return store.locate(plan.output.uri, "spec.output.uri") / "work" / plan.content_digest().replace(":", "-")
 
 
 def make_deterministic() -> None:
@@ -165,23 +171,15 @@ def take_step(
     step = plan.steps[index]
     technique = technique_of(step)
     settings = getattr(step, technique)
-    spec_field = f"spec.steps[{index}].{technique}"
-    bench = Bench(
-        source=loaded.source,
-        signature=loaded.signature,
-        train=loaded.train,
-        calibration=loaded.calibration,
-        seed=plan.seed * 1_000 + index,
-        spec_field=spec_field,
-        reporter=reporter,
-        checkpoints=checkpoints,
-    )
+    bench = bench_of(plan, index, loaded, checkpoints, reporter)
     reporter.report(technique, 0)
     fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)
+    if step.distill is not None:
+        bench.ranks.announce(index)
     applied = TECHNIQUES[technique](settings, candidate, bench)
     if applied.candidate.fingerprint() == fingerprint:
         raise UserError(
-            f"{spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
+            f"{bench.spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
         )
     after = figures_of(applied.candidate, loaded)
     return applied.candidate, StepRecord(
@@ -194,6 +192,20 @@ def take_step(
         macs_after=after.macs,
         details=dict(applied.details),
         notes=list(applied.notes),
+    )
+
+
+def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, reporter: Reporter) -> Bench:
+    """Return what the technique of the step may use."""
+    return Bench(
+        source=loaded.source,
+        signature=loaded.signature,
+        train=loaded.train,
+        calibration=loaded.calibration,
+        seed=plan.seed * 1_000 + index,
+        spec_field=f"spec.steps[{index}].{technique_of(plan.steps[index])}",
+        reporter=reporter,
+        checkpoints=checkpoints,
     )
 
 

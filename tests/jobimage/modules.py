@@ -118,6 +118,11 @@ def residual() -> nn.Module:
     return Residual()
 
 
+def plain_mlp() -> nn.Module:
+    """Thirteen numbers, three classes, nothing that depends on the batch."""
+    return nn.Sequential(nn.Linear(13, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+
+
 def not_a_module() -> int:
     return 3
 

@@ -16,6 +16,7 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
+from plimsoll_job.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Bench:
     reporter: Reporter
     #: Where a training keeps how far it is; nowhere when None.
     checkpoints: Checkpoints | None = None
+    ranks: Ranks = field(default_factory=Ranks.of_environment)
 
     def need_train(self) -> Samples:
         """Return the training data; UserError when the job has none."""

@@ -35,7 +35,7 @@ NOT_REPEATABLE = (
 def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate trained on what the baseline knows of the training samples."""
     samples = bench.need_train()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = bench.ranks.device
     student, teacher_module = copy.deepcopy(candidate.module), bench.source.build()
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
@@ -58,7 +58,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
                 settings,
                 seed=bench.seed,
                 sparse=candidate.sparse,
-                device=device,
+                ranks=bench.ranks,
             )
             course = training.run(on_epoch, bench.checkpoints)
     except FloatingPointError as error:
@@ -67,6 +67,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
         candidate=replace(candidate, module=student.cpu()),
         details={
             "device": device.type,
+            "processes": bench.ranks.world,
             "precision": "Mixed" if learner.mixed else "Float32",
             "samples": len(samples),
             "teacher": {"asked": teacher.asked},

@@ -12,8 +12,8 @@ import torch
 
 from plimsoll_api.spec import Distill
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
+from plimsoll_job.ranks import Ranks
 from plimsoll_job.techniques.distill.learner import Learner
-from plimsoll_job.techniques.distill.ranks import Ranks
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.observe import Batch
 
@@ -62,14 +62,13 @@ class Training:
         *,
         seed: int,
         sparse: frozenset[str] = frozenset(),
-        device: torch.device,
-        ranks: Ranks = Ranks(),  # noqa: B008 — immutable
+        ranks: Ranks,
     ) -> None:
         self.course = Course()
-        self._learner, self._data, self._settings = learner.to(device), data, settings
-        self._seed, self._device, self._ranks = seed, device, ranks
-        self._joined = ranks.join(learner, device)
-        self._weights = torch.tensor(settings.weights, device=device)
+        self._seed, self._ranks, self._device = seed, ranks, ranks.device
+        self._learner, self._data, self._settings = learner.to(self._device), data, settings
+        self._joined = ranks.join(learner)
+        self._weights = torch.tensor(settings.weights, device=self._device)
         self._masks = {name: learner.student.get_parameter(name).detach() != 0 for name in sparse}
         self._train, self._held_out = self._divide()
         self._steps = settings.epochs * len(split_samples(self._train, settings.batch_size))

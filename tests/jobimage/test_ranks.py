@@ -1,0 +1,83 @@
+"""Several processes under torchrun train what one would."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from safetensors.torch import save_file
+from tests.jobimage.claims import Claims, published, run
+from tests.jobimage.modules import plain_mlp
+
+from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.report import PROGRESS_MARK, Summary
+from plimsoll_job.ranks import Ranks
+
+DISTILL: dict[str, Any] = {
+    "distill": {
+        "epochs": 5, "batchSize": 16, "microBatchSize": 5, "learningRate": "0.01",
+        "losses": [{"logits": {}}, {"labels": {}}, {"features": {}}], "earlyStopping": {"patience": 5},
+    }
+}  # fmt: skip
+STEPS = [DISTILL, {"prune": {"criterion": "Magnitude", "amount": "40%"}}, DISTILL]
+
+
+def test_torchrun_tells_each_process_its_place() -> None:
+    assert Ranks.of_environment({}) == Ranks(0, 1, 0)
+    assert Ranks.of_environment({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Ranks(3, 4, 1)
+
+
+def test_the_shares_of_a_batch_are_the_batch() -> None:
+    shares = [Ranks(rank, 3).share(torch.arange(8)).tolist() for rank in range(3)]
+    assert sorted(number for share in shares for number in share) == list(range(8))
+    assert [len(share) for share in shares] == [3, 3, 2]
+
+
+def weights_of(claims: Claims, ref: ArtifactRef | None) -> dict[str, torch.Tensor]:
+    assert ref is not None
+    model = onnx.load(claims.directory / ref.uri.removeprefix("pvc://") / "model.onnx")
+    return {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(plain_mlp().state_dict(), claims.weights)
+    other = Claims.copy_of(wine_source, tmp_path / "two")
+    other.weights.write_bytes(claims.weights.read_bytes())
+    plan = claims.plan(
+        STEPS,
+        model={"uri": "pvc://models/wine", "architecture": {"factory": "tests.jobimage.modules:plain_mlp"}},
+        calibration=None,
+    )
+    alone = run(claims, "compress", plan)
+    assert alone.code == 0, alone.log
+    file, ending = tmp_path / "plan.json", tmp_path / "ending.json"
+    file.write_bytes(plan.canonical_json())
+    together = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         "-m", "plimsoll_job", "compress", "--plan", str(file), "--claims", str(other.directory),
+         "--termination-file", str(ending)],
+        capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    assert together.returncode == 0, together.stderr
+    summary = Summary.model_validate_json(ending.read_bytes())
+    one, two = weights_of(claims, alone.summary.candidate), weights_of(other, summary.candidate)
+    untrained = weights_of(claims, alone.summary.baseline)
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert tensor.shape == two[name].shape
+        assert torch.allclose(tensor, two[name], atol=2e-4), name
+    assert any(tensor.shape != untrained[name].shape for name, tensor in one.items() if name in untrained)
+    # Only the first process tells how far it is, and the record says how many there were.
+    first, _ = (line for line in together.stdout.splitlines() if '"stage":"load"' in line)
+    assert first.startswith(PROGRESS_MARK)
+    details = [step["details"] for step in published(other, summary.candidate)["lineage"]["steps"]]
+    assert details[0]["processes"] == details[2]["processes"] == 2
+    wanted = [step["details"] for step in published(claims, alone.summary.candidate)["lineage"]["steps"]]
+    assert details[0]["loss"] == pytest.approx(wanted[0]["loss"], rel=1e-3)
+    assert details[0]["heldOut"]["curve"] == pytest.approx(wanted[0]["heldOut"]["curve"], rel=1e-3)
