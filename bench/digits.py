@@ -75,16 +75,25 @@ def measure(variant: str, steps: list[dict[str, Any]], seed: int, claims: Path, 
     )
 
 
+def accuracy_of(report: Report) -> tuple[float, float]:
+    """Return the baseline's accuracy, and the candidate's change in points."""
+    flips = report.flips
+    if flips is None:
+        raise ValueError("the report lacks the flips")
+    share = (flips.both_right + flips.right_to_wrong) / flips.samples
+    return share, (flips.wrong_to_right - flips.right_to_wrong) / flips.samples * 100
+
+
 def line(row: Row) -> str:
     """Return a row of the table."""
     baseline, candidate, flips = row.report.baseline, row.report.candidate, row.report.flips
     if baseline is None or candidate is None or flips is None:
         raise ValueError("the report lacks a model")
-    change = (candidate.accuracy - baseline.accuracy) * 100
+    accuracy, change = accuracy_of(row.report)
     cells = [
         row.variant,
         str(row.seed),
-        f"{baseline.accuracy:.2%} {change:+.2f}",
+        f"{accuracy:.2%} {change:+.2f}",
         f"{flips.right_to_wrong}, {flips.wrong_to_right} of {flips.samples}",
         row.loss_bound,
         f"{baseline.size_bytes / candidate.size_bytes:.1f}x smaller",
@@ -126,9 +135,7 @@ def main() -> None:
                 print(line(rows[-1]), flush=True)
     example = [row.report for row in rows if row.variant.endswith("(the example)")]
     smaller = [one.baseline.size_bytes / one.candidate.size_bytes for one in example if one.baseline and one.candidate]
-    points = [
-        (one.candidate.accuracy - one.baseline.accuracy) * 100 for one in example if one.baseline and one.candidate
-    ]
+    points = [accuracy_of(one)[1] for one in example]
     print(
         f"\nThe example over {count} seeds: {statistics.mean(smaller):.1f} times smaller, "
         f"{statistics.mean(points):+.2f} points of accuracy (worst {min(points):+.2f})."

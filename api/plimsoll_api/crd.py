@@ -67,7 +67,7 @@ DEFINITIONS = (
         (
             Column("Phase", ".status.phase"),
             Column("Progress", ".status.progress.percent", "integer", description="Percent of the whole job."),
-            Column("Accuracy", ".status.summary.accuracy.change", description="Change in percentage points."),
+            Column("Quality", ".status.summary.quality", description="Change of the task's first metric."),
             Column("Size", ".status.summary.size.change", description="Change of the bytes on disk."),
             Column("Latency", ".status.summary.latencyP95.change", description="p95, candidate over baseline."),
             Column("Verdict", ".status.verdict"),
@@ -98,7 +98,7 @@ DEFINITIONS = (
         (
             Column("Release", ".spec.release"),
             Column("Number", ".spec.revision", "integer"),
-            Column("Accuracy", ".spec.summary.accuracy.change", description="Change in percentage points."),
+            Column("Quality", ".spec.summary.quality", description="Change of the task's first metric."),
             Column("Size", ".spec.summary.size.change", description="Change of the bytes on disk."),
             Column("Latency", ".spec.summary.latencyP95.change", description="p95, candidate over baseline."),
             Column("Good", condition("Good")),

@@ -20,6 +20,16 @@ def signed_points(difference: float) -> str:
     return sign + points(difference)
 
 
+def signed_percent(share: float) -> str:
+    """Return "+3.1%" or "-0.4%"."""
+    return f"{'+' if round(share * 100, 2) > 0 else ''}{percent(share)}"
+
+
+def number(value: float) -> str:
+    """Return "0.3125": four digits of a figure whose unit is the labels'."""
+    return f"{value:.4g}"
+
+
 def ratio(value: float) -> str:
     """Return "0.41x"."""
     return f"{value:.4g}x"

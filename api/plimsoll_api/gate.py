@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from plimsoll_api import figures
+from plimsoll_api.findings import DEFAULT_CONFIDENCE, Finding, compared, would_decide
 from plimsoll_api.gates import Gate, Metric
+from plimsoll_api.means import error_maximum, error_regression, r2_minimum, r2_regression, similarity_minimum
 from plimsoll_api.measured import (
     MissingError,
     candidate_latency,
-    macro_f1,
     paired_counts,
     positive_figure,
+    quality,
     ratio_interval,
 )
 from plimsoll_api.report import Report
@@ -33,23 +34,11 @@ from plimsoll_api.statistics import (
 )
 from plimsoll_api.verdict import Check, Judgement, Verdict
 
-#: The one-sided confidence of accuracy limits that say none.
-DEFAULT_CONFIDENCE = 0.95
 #: The one-sided confidence of each side of a report's 95% ratio intervals.
 RATIO_CONFIDENCE = 0.975
 #: Differences of shares are compared to this many decimals, so that 0.95 - 0.93 is 0.02.
 _DECIMALS = 12
 _MAX_OBSERVED, _MAX_MESSAGE, _MAX_SUMMARY = 128, 512, 1024
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found."""
-
-    verdict: Verdict
-    observed: str
-    message: str
-    needed: int | None = None
 
 
 def judge(report: Report | None, gates: Sequence[Gate]) -> Judgement:
@@ -129,7 +118,7 @@ def accuracy_regression(report: Report, gate: Gate, limit: float) -> Finding:
     doubt = f"the loss may be {figures.points(-high)} to " if high < 0 else "anything is possible up to a loss of "
     doubt += f"{figures.points(-low)}, {allowed}"
     return Finding(
-        Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {_would_decide(needed, counts.samples, 'samples')}", needed
+        Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {would_decide(needed, counts.samples, 'samples')}", needed
     )
 
 
@@ -148,15 +137,18 @@ def accuracy_minimum(report: Report, gate: Gate, limit: float) -> Finding:
     needed = samples_to_decide_share(right, counts.samples, limit, DEFAULT_CONFIDENCE)
     doubt = f"it may still be {figures.percent(low)}, {least}"
     return Finding(
-        Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {_would_decide(needed, counts.samples, 'samples')}", needed
+        Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {would_decide(needed, counts.samples, 'samples')}", needed
     )
 
 
 def macro_f1_regression(report: Report, gate: Gate, limit: float) -> Finding:
     """The observed loss of macro F1 against the limit: a point comparison, without a confidence."""
-    baseline, candidate = macro_f1(report.baseline, "baseline"), macro_f1(report.candidate, "candidate")
+    baseline, candidate = (
+        quality(report.baseline, "baseline", Metric.MACRO_F1),
+        quality(report.candidate, "candidate", Metric.MACRO_F1),
+    )
     change = figures.signed_points(candidate - baseline)
-    return _compared(
+    return compared(
         round(baseline - candidate, _DECIMALS) <= limit,
         change,
         f"macro F1 {figures.percent(baseline)} → {figures.percent(candidate)} ({change}), "
@@ -164,14 +156,14 @@ def macro_f1_regression(report: Report, gate: Gate, limit: float) -> Finding:
     )
 
 
-def macro_f1_minimum(report: Report, gate: Gate, limit: float) -> Finding:
-    """The candidate's macro F1 against the least allowed: a point comparison."""
-    candidate = macro_f1(report.candidate, "candidate")
+def quality_minimum(report: Report, gate: Gate, limit: float) -> Finding:
+    """The candidate's own value against the least allowed: a point comparison."""
+    candidate = quality(report.candidate, "candidate", gate.metric)
     observed = figures.percent(candidate)
-    return _compared(
+    return compared(
         candidate >= limit,
         observed,
-        f"macro F1 is {observed}, the least allowed is {figures.percent(limit)}",
+        f"{NAMES[gate.metric]} is {observed}, the least allowed is {figures.percent(limit)}",
     )
 
 
@@ -179,7 +171,7 @@ def reduction(report: Report, gate: Gate, limit: float) -> Finding:
     """How much smaller the candidate is, as a share of the baseline."""
     baseline, candidate = _sizes(report, gate.metric)
     reached = round(1 - candidate / baseline, _DECIMALS)
-    return _compared(
+    return compared(
         reached >= limit,
         figures.percent(reached),
         f"{gate.metric} {figures.count(baseline)} → {figures.count(candidate)}: smaller by {figures.percent(reached)}, "
@@ -191,7 +183,7 @@ def size_ratio(report: Report, gate: Gate, limit: float) -> Finding:
     """The candidate's size over the baseline's."""
     baseline, candidate = _sizes(report, gate.metric)
     reached = round(candidate / baseline, _DECIMALS)
-    return _compared(
+    return compared(
         reached <= limit,
         figures.ratio(reached),
         f"{gate.metric} {figures.count(baseline)} → {figures.count(candidate)}: {figures.ratio(reached)}, "
@@ -213,7 +205,7 @@ def latency_maximum(report: Report, gate: Gate, limit: float) -> Finding:
     """The candidate's own latency against the most allowed: a point comparison."""
     batch_size, value = candidate_latency(report, gate.metric, gate.batch_size)
     observed = figures.seconds(value)
-    return _compared(
+    return compared(
         value <= limit,
         observed,
         f"{gate.metric} is {observed} at batch size {batch_size}, at most {gate.max} is allowed",
@@ -230,10 +222,10 @@ def _ratio(report: Report, gate: Gate, limit: float, limit_text: str, *, lower_i
     kept = found.high <= limit if lower_is_better else found.low >= limit
     broken = found.low > limit if lower_is_better else found.high < limit
     if kept or broken:
-        return _compared(kept, observed, seen)
+        return compared(kept, observed, seen)
     interval = Interval(found.low, found.high)
     needed = rounds_to_decide_ratio(interval, limit, found.rounds, RATIO_CONFIDENCE)
-    return Finding(Verdict.INCONCLUSIVE, observed, f"{seen}; {_would_decide(needed, found.rounds, 'rounds')}", needed)
+    return Finding(Verdict.INCONCLUSIVE, observed, f"{seen}; {would_decide(needed, found.rounds, 'rounds')}", needed)
 
 
 def _sizes(report: Report, metric: Metric) -> tuple[int, int]:
@@ -243,16 +235,12 @@ def _sizes(report: Report, metric: Metric) -> tuple[int, int]:
     )
 
 
-def _compared(kept: bool, observed: str, message: str) -> Finding:
-    return Finding(Verdict.PASS if kept else Verdict.FAIL, observed, message)
-
-
-def _would_decide(needed: int | None, measured: float, unit: str) -> str:
-    if needed is None:
-        return f"too close to the limit for any reasonable number of {unit} to decide"
-    return f"about {figures.count(needed)} {unit} would decide, {figures.count(measured)} were measured"
-
-
+#: What is compared as measured, in words.
+NAMES = {
+    Metric.MACRO_F1: "macro F1",
+    Metric.NEIGHBOUR_OVERLAP: "neighbour overlap",
+    Metric.RANK_CORRELATION: "rank correlation",
+}
 _SIZES = (Metric.SIZE, Metric.PARAMETERS, Metric.MACS)
 _LATENCIES = (Metric.LATENCY_P50, Metric.LATENCY_P95, Metric.LATENCY_P99)
 
@@ -261,7 +249,14 @@ CHECKS: dict[tuple[Metric, str], Callable[[Report, Gate, float], Finding]] = {
     (Metric.ACCURACY, "max_regression"): accuracy_regression,
     (Metric.ACCURACY, "min"): accuracy_minimum,
     (Metric.MACRO_F1, "max_regression"): macro_f1_regression,
-    (Metric.MACRO_F1, "min"): macro_f1_minimum,
+    **{(metric, "min"): quality_minimum for metric in NAMES},
+    (Metric.RMSE, "max_regression"): error_regression,
+    (Metric.MAE, "max_regression"): error_regression,
+    (Metric.RMSE, "max_error"): error_maximum,
+    (Metric.MAE, "max_error"): error_maximum,
+    (Metric.R2, "max_regression"): r2_regression,
+    (Metric.R2, "min"): r2_minimum,
+    (Metric.COSINE_SIMILARITY, "min"): similarity_minimum,
     **{(metric, "min_reduction"): reduction for metric in _SIZES},
     **{(metric, "max_ratio"): size_ratio for metric in _SIZES},
     **{(metric, "max_ratio"): latency_ratio for metric in _LATENCIES},

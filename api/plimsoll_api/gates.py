@@ -45,6 +45,12 @@ class Metric(StrEnum):
 
     ACCURACY = "accuracy"
     MACRO_F1 = "macroF1"
+    RMSE = "rmse"
+    MAE = "mae"
+    R2 = "r2"
+    COSINE_SIMILARITY = "cosineSimilarity"
+    NEIGHBOUR_OVERLAP = "neighbourOverlap"
+    RANK_CORRELATION = "rankCorrelation"
     SIZE = "size"
     PARAMETERS = "parameters"
     MACS = "macs"
@@ -54,19 +60,25 @@ class Metric(StrEnum):
     THROUGHPUT = "throughput"
 
 
-_ACCURACY = (Metric.ACCURACY, Metric.MACRO_F1)
+_SHARES = (Metric.ACCURACY, Metric.MACRO_F1, Metric.R2)
+_ERRORS = (Metric.RMSE, Metric.MAE)
+_FIDELITY = (Metric.COSINE_SIMILARITY, Metric.NEIGHBOUR_OVERLAP, Metric.RANK_CORRELATION)
 _SIZES = (Metric.SIZE, Metric.PARAMETERS, Metric.MACS)
 _LATENCIES = (Metric.LATENCY_P50, Metric.LATENCY_P95, Metric.LATENCY_P99)
 TIMED = (*_LATENCIES, Metric.THROUGHPUT)
 
 #: The bounds (snake_case) that fit each kind of metric.
 BOUNDS: dict[tuple[Metric, ...], tuple[str, ...]] = {
-    _ACCURACY: ("max_regression", "min"),
+    _SHARES: ("max_regression", "min"),
+    _ERRORS: ("max_regression", "max_error"),
+    _FIDELITY: ("min",),
     _SIZES: ("min_reduction", "max_ratio"),
     _LATENCIES: ("max_ratio", "max"),
     (Metric.THROUGHPUT,): ("min_ratio",),
 }
-BOUND_NAMES = ("max_regression", "min", "min_reduction", "max_ratio", "min_ratio", "max")
+BOUND_NAMES = ("max_regression", "min", "max_error", "min_reduction", "max_ratio", "min_ratio", "max")
+#: The metrics whose loss against the baseline is judged at a stated confidence.
+CONFIDENT = (Metric.ACCURACY, Metric.RMSE, Metric.MAE, Metric.R2)
 
 
 def _cel_list(metrics: tuple[Metric, ...]) -> str:
@@ -92,11 +104,11 @@ class Gate(Model):
         exactly_one_of(*BOUND_NAMES, subject="a gate"),
         *(_bounds_that_fit(metrics, fitting) for metrics, fitting in BOUNDS.items()),
         Rule(
-            cel="!has(self.confidence) || (self.metric == 'accuracy' && has(self.maxRegression))",
+            cel=f"!has(self.confidence) || (self.metric in {_cel_list(CONFIDENT)} && has(self.maxRegression))",
             holds=lambda gate: (
-                gate.confidence is None or (gate.metric == Metric.ACCURACY and gate.max_regression is not None)
+                gate.confidence is None or (gate.metric in CONFIDENT and gate.max_regression is not None)
             ),
-            message="goes with metric accuracy and maxRegression only",
+            message=f"goes with maxRegression of {', '.join(CONFIDENT)} only",
             field="confidence",
             reason="FieldValueForbidden",
         ),
@@ -118,17 +130,24 @@ class Gate(Model):
     metric: Metric = Field(description="What is limited.")
     max_regression: Fraction | None = Field(
         default=None,
-        description="For accuracy and macroF1: the largest loss against the baseline, in absolute points. For accuracy "
-        "it holds at the stated confidence: paired non-inferiority, and too few samples are Inconclusive.",
+        description="The largest loss against the baseline: for accuracy, macroF1 and r2 in absolute points, for rmse "
+        "and mae as a share of the baseline's error. But for macroF1 it holds at the stated confidence: paired "
+        "non-inferiority, and too few samples are Inconclusive.",
     )
     confidence: Annotated[Fraction, Within("from 50% to below 100%", at_least=0.5, below=1)] | None = Field(
         default=None,
-        description="For accuracy with maxRegression: one-sided confidence, from 50% to below 100%; 95% when unset.",
+        description="For accuracy, rmse, mae and r2 with maxRegression: one-sided confidence, from 50% to below 100%; "
+        "95% when unset.",
     )
     min: Fraction | None = Field(
         default=None,
-        description="For accuracy and macroF1: the candidate's own value must reach this; for accuracy at 95% "
-        "one-sided confidence.",
+        description="For accuracy, macroF1, r2, cosineSimilarity, neighbourOverlap and rankCorrelation: the least that "
+        "the candidate must reach; for accuracy, r2 and cosineSimilarity at 95% one-sided confidence.",
+    )
+    max_error: Annotated[Decimal, Within("above 0", above=0)] | None = Field(
+        default=None,
+        description="For rmse and mae: the candidate's own error may be at most this, in the unit of the labels, at "
+        "95% one-sided confidence.",
     )
     min_reduction: Annotated[Fraction, Within("below 1 (100%)", below=1)] | None = Field(
         default=None,

@@ -6,7 +6,7 @@ import math
 
 from plimsoll_api import figures
 from plimsoll_api.gates import Metric
-from plimsoll_api.report import ModelFigures, RatioInterval, Report
+from plimsoll_api.report import ModelFigures, Moments, RatioInterval, Report
 from plimsoll_api.statistics import PairedCounts
 
 
@@ -32,13 +32,66 @@ def paired_counts(report: Report) -> PairedCounts:
     return counts
 
 
-def macro_f1(model: ModelFigures | None, role: str) -> float:
-    """Return the macro F1 of a model, from 0 to 1."""
+#: With fewer samples no interval of a mean is honest: of differences, and of errors themselves, whose tail is long.
+LEAST_PAIRS, LEAST_SAMPLES = 30, 100
+
+
+def quality(model: ModelFigures | None, role: str, metric: Metric) -> float:
+    """Return a metric of quality that lies from 0 to 1, or for a rank correlation from -1 to 1."""
     if model is None:
         raise MissingError(f"the report has no figures of the {role}")
-    if not 0 <= model.macro_f1 <= 1:
-        raise MissingError(f"the {role}'s macro F1 is {model.macro_f1}, not from 0 to 1")
-    return model.macro_f1
+    value, name = {
+        Metric.MACRO_F1: (model.macro_f1, "macro F1"),
+        Metric.NEIGHBOUR_OVERLAP: (model.neighbour_overlap, "neighbour overlap"),
+        Metric.RANK_CORRELATION: (model.rank_correlation, "rank correlation"),
+    }[metric]
+    if value is None:
+        raise MissingError(f"the report has no {name} of the {role}")
+    least = -1 if metric is Metric.RANK_CORRELATION else 0
+    if not least <= value <= 1:
+        raise MissingError(f"the {role}'s {name} is {value}, not from {least} to 1")
+    return value
+
+
+def error_moments(report: Report, metric: Metric, least_samples: int) -> Moments:
+    """Return the moments of what a metric of regression is the mean of: baseline, candidate, and for r2 the labels."""
+    if report.errors is None:
+        raise MissingError("the report has no errors of a regression")
+    found = {
+        Metric.MAE: report.errors.absolute,
+        Metric.RMSE: report.errors.squared,
+        Metric.R2: report.errors.scaled,
+    }[metric]
+    if found is None:
+        raise MissingError("the labels are all the same, so that no share of their variance can be explained")
+    return _checked(found, report, least_samples, numbers=3 if metric is Metric.R2 else 2, least=0)
+
+
+def similarity_moments(report: Report) -> Moments:
+    """Return the moments of the cosine to the baseline's vectors."""
+    if report.similarity is None:
+        raise MissingError("the report has no similarity to the baseline's vectors")
+    found = _checked(report.similarity, report, LEAST_SAMPLES, numbers=1, least=-1)
+    if found.means[0] > 1 + 1e-6:
+        raise MissingError(f"the mean cosine is {found.means[0]}, above 1")
+    return found
+
+
+def _checked(moments: Moments, report: Report, least_samples: int, *, numbers: int, least: float) -> Moments:
+    """Return the moments if they can be those of as many samples as the data has."""
+    rows = moments.covariances
+    cells = [cell for row in rows for cell in row]
+    thirds = [cell for square in moments.thirds for row in square for cell in row]
+    if (len(moments.means), len(cells), len(thirds)) != (numbers, numbers**2, numbers**3):
+        raise MissingError(f"the report has not the moments of {numbers} numbers a sample")
+    possible = all(map(math.isfinite, [*moments.means, *cells, *thirds])) and min(moments.means) >= least
+    if not possible or min(rows[index][index] for index in range(numbers)) < 0:
+        raise MissingError("the report has moments that cannot be")
+    if moments.samples != report.data.samples:
+        raise MissingError(f"{moments.samples} of the data's {report.data.samples} samples were compared")
+    if moments.samples < least_samples:
+        raise MissingError(f"{moments.samples} samples were measured, no interval is honest below {least_samples}")
+    return moments
 
 
 def positive_figure(model: ModelFigures | None, role: str, metric: Metric) -> int:

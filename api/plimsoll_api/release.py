@@ -22,6 +22,7 @@ from plimsoll_api.spec import (
     list_of,
 )
 from plimsoll_api.status import Condition, JobSummary, ReportRef, Time
+from plimsoll_api.tasks import GATE_RULES
 from plimsoll_api.verdict import Check, Verdict
 
 
@@ -140,6 +141,7 @@ class ModelRevisionSpec(Model):
             message="is immutable: a ModelRevision never changes, a new model is a new revision",
             reason="FieldValueForbidden",
         ),
+        *GATE_RULES,
     )
 
     release: Name = Field(description="The ModelRelease that it belongs to.")

@@ -29,7 +29,7 @@ class DataProvenance(Model):
     uri: str
     digest: Digest
     samples: int
-    classes: int
+    classes: int | None = Field(default=None, description="Classes that the model tells apart; unset for other tasks.")
 
 
 class Environment(Model):
@@ -53,7 +53,30 @@ class LatencyFigures(Model):
     runs: int
 
 
-class ModelFigures(Model):
+class QualityFigures(Model):
+    """What a model's answers are worth, by the metrics of its task; the others are unset.
+
+    A similarity is to the baseline's answers: of the baseline itself it is 1.
+    """
+
+    accuracy: float | None = Field(default=None, description="Share of right answers.")
+    macro_f1: float | None = Field(default=None, description="Mean F1 over the classes.")
+    rmse: float | None = Field(default=None, description="Root of the mean squared error.")
+    mae: float | None = Field(default=None, description="Mean absolute error.")
+    r2: float | None = Field(default=None, description="Share of the labels' variance that is explained.")
+    cosine_similarity: float | None = Field(default=None, description="Mean cosine to the baseline's vectors.")
+    cosine_similarity_p5: float | None = Field(
+        default=None, description="The cosine that 5% of the samples fall below."
+    )
+    neighbour_overlap: float | None = Field(
+        default=None, description="Mean share of a sample's ten nearest neighbours that stay the same."
+    )
+    rank_correlation: float | None = Field(
+        default=None, description="Spearman's correlation of the similarities of all pairs of samples."
+    )
+
+
+class ModelFigures(QualityFigures):
     """What was measured of one model."""
 
     artifact: ArtifactRef
@@ -61,8 +84,6 @@ class ModelFigures(Model):
     parameters: int
     nonzero_parameters: int
     macs: int
-    accuracy: float
-    macro_f1: float
     latency: list[LatencyFigures]
 
 
@@ -77,16 +98,36 @@ class Flips(Model):
     changed: int = Field(description="Samples whose predicted class differs, right or wrong.")
 
 
+class Moments(Model):
+    """Moments of a few numbers that every sample has: the interval of any weighted sum of them follows."""
+
+    samples: int
+    means: list[float]
+    covariances: list[list[float]] = Field(description="With samples - 1 in the denominator.")
+    thirds: list[list[list[float]]] = Field(description="Third central moments, with samples in the denominator.")
+
+
+class Errors(Model):
+    """How far the answers of both models are from the labels, sample by sample; several outputs are averaged."""
+
+    absolute: Moments = Field(description="Absolute errors: the baseline's, the candidate's.")
+    squared: Moments = Field(description="Squared errors: the baseline's, the candidate's.")
+    scaled: Moments | None = Field(
+        default=None,
+        description="Squares over the labels' variance: the baseline's errors, the candidate's, the distances of the "
+        "labels from their mean. Unset where the labels are all the same.",
+    )
+
+
 class SliceFigures(Model):
     """One slice of the evaluation data."""
 
     column: str
     value: str
-    flips: Flips
-    baseline_accuracy: float
-    candidate_accuracy: float
-    baseline_macro_f1: float
-    candidate_macro_f1: float
+    samples: int
+    baseline: QualityFigures
+    candidate: QualityFigures
+    flips: Flips | None = None
 
 
 class RatioInterval(Model):
@@ -100,7 +141,7 @@ class RatioInterval(Model):
     rounds: int
 
 
-class StepFigures(Model):
+class StepFigures(QualityFigures):
     """What was measured of the model as it was after one step, against the baseline."""
 
     technique: str
@@ -109,8 +150,6 @@ class StepFigures(Model):
     parameters: int
     nonzero_parameters: int
     macs: int
-    accuracy: float
-    macro_f1: float
     latency: RatioInterval = Field(description="The median at the first batch size, over the baseline's.")
 
 
@@ -131,7 +170,9 @@ class Report(Model):
     environment: Environment
     baseline: ModelFigures | None = None
     candidate: ModelFigures | None = None
-    flips: Flips | None = None
+    flips: Flips | None = Field(default=None, description="For classification.")
+    errors: Errors | None = Field(default=None, description="For regression.")
+    similarity: Moments | None = Field(default=None, description="For embeddings: the cosine to the baseline's vector.")
     slices: list[SliceFigures] = []
     ratios: list[RatioInterval] = []
     steps: list[StepFigures] = Field(default=[], description="One row a step; the last is the candidate.")

@@ -18,6 +18,8 @@ class Task(StrEnum):
     IMAGE_CLASSIFICATION = "ImageClassification"
     TEXT_CLASSIFICATION = "TextClassification"
     TABULAR_CLASSIFICATION = "TabularClassification"
+    REGRESSION = "Regression"
+    EMBEDDING = "Embedding"
 
 
 class NamedArchitecture(Model):

@@ -32,6 +32,7 @@ from plimsoll_api.steps import (
     Scope,
     Step,
 )
+from plimsoll_api.tasks import JOB_RULES
 from plimsoll_api.values import ColumnName, Digest, Name, Uri, list_of
 
 __all__ = [
@@ -121,6 +122,7 @@ class CompressionJobSpec(Model):
     """One request to compress one model. Immutable once started, but for suspend and ttlSecondsAfterFinished."""
 
     rules = (
+        *JOB_RULES,
         Rule(
             cel="!self.steps.exists(s, has(s.distill)) || has(self.data.train)",
             holds=lambda spec: not _has_step(spec, "distill") or spec.data.train is not None,

@@ -47,8 +47,25 @@ class MetricSummary(Model):
 class JobSummary(Model):
     """The figures that people look at first."""
 
+    quality: str | None = Field(
+        default=None,
+        max_length=64,
+        description="The change of the task's first metric of quality, with its name, such as accuracy -0.22pp.",
+    )
     accuracy: MetricSummary | None = Field(default=None, description="Share of right answers.")
     macro_f1: MetricSummary | None = Field(default=None, description="Mean F1 over the classes.")
+    rmse: MetricSummary | None = Field(default=None, description="Root of the mean squared error.")
+    mae: MetricSummary | None = Field(default=None, description="Mean absolute error.")
+    r2: MetricSummary | None = Field(default=None, description="Share of the labels' variance that is explained.")
+    cosine_similarity: MetricSummary | None = Field(
+        default=None, description="Mean cosine to the baseline's vectors; 1 for the baseline."
+    )
+    neighbour_overlap: MetricSummary | None = Field(
+        default=None, description="Share of the ten nearest neighbours that stay; 1 for the baseline."
+    )
+    rank_correlation: MetricSummary | None = Field(
+        default=None, description="Rank correlation of the similarities of pairs; 1 for the baseline."
+    )
     size: MetricSummary | None = Field(default=None, description="Bytes of the model's files on disk.")
     parameters: MetricSummary | None = Field(default=None, description="Number of parameters.")
     macs: MetricSummary | None = Field(default=None, description="Multiply-accumulates of one sample.")

@@ -7,6 +7,21 @@ import math
 from plimsoll_api.gates import Metric
 from plimsoll_api.report import LatencyFigures, ModelFigures, Report
 from plimsoll_api.status import JobSummary, MetricSummary
+from plimsoll_api.tasks import quality_of
+
+#: The field of a report's figures that holds each metric of quality.
+QUALITY_METRICS = {
+    Metric.ACCURACY: "accuracy",
+    Metric.MACRO_F1: "macro_f1",
+    Metric.RMSE: "rmse",
+    Metric.MAE: "mae",
+    Metric.R2: "r2",
+    Metric.COSINE_SIMILARITY: "cosine_similarity",
+    Metric.NEIGHBOUR_OVERLAP: "neighbour_overlap",
+    Metric.RANK_CORRELATION: "rank_correlation",
+}
+QUALITY_FIELDS = tuple(QUALITY_METRICS.values())
+SHARES, ERRORS = ("accuracy", "macro_f1"), ("rmse", "mae")
 
 
 def summarize(report: Report) -> JobSummary | None:
@@ -16,8 +31,8 @@ def summarize(report: Report) -> JobSummary | None:
         return None
     first, last = _pair_at(baseline, candidate, 0), _pair_at(baseline, candidate, -1)
     return JobSummary(
-        accuracy=_points(baseline.accuracy, candidate.accuracy),
-        macro_f1=_points(baseline.macro_f1, candidate.macro_f1),
+        quality=_headline(report, baseline, candidate),
+        **{name: _change(name, baseline, candidate) for name in QUALITY_FIELDS},
         size=_percent(baseline.size_bytes, candidate.size_bytes),
         parameters=_percent(baseline.parameters, candidate.parameters),
         macs=_percent(baseline.macs, candidate.macs),
@@ -37,13 +52,25 @@ def _pair_at(
     return pair if pair[0].batch_size == pair[1].batch_size else None
 
 
-def _points(baseline: float, candidate: float) -> MetricSummary | None:
-    if not (math.isfinite(baseline) and math.isfinite(candidate)):
+def _headline(report: Report, baseline: ModelFigures, candidate: ModelFigures) -> str | None:
+    """Return the change of the metric of the task that people look at first, with its name."""
+    metric = quality_of(report.task)[0]
+    found = _change(QUALITY_METRICS[metric], baseline, candidate)
+    return f"{metric} {found.change}" if found else None
+
+
+def _change(name: str, baseline: ModelFigures, candidate: ModelFigures) -> MetricSummary | None:
+    """Return a metric of quality: shares change by points, errors by percent, all others by their difference."""
+    before, after = getattr(baseline, name), getattr(candidate, name)
+    if before is None or after is None or not (math.isfinite(before) and math.isfinite(after)):
         return None
-    change = round((candidate - baseline) * 100, 2) + 0.0
-    return MetricSummary(
-        baseline=f"{baseline:.4f}", candidate=f"{candidate:.4f}", change=f"{change:+.2f}pp" if change else "0.00pp"
-    )
+    if name in ERRORS:
+        change = f"{(after / before - 1) * 100:+.1f}%" if before > 0 else f"{after - before:+.4g}"
+        return MetricSummary(baseline=f"{before:.6g}", candidate=f"{after:.6g}", change=change)
+    points, unit, decimals = (100, "pp", 2) if name in SHARES else (1, "", 4)
+    difference = round((after - before) * points, decimals) + 0.0
+    change = f"{difference:{'+' if difference else ''}.{decimals}f}{unit}"
+    return MetricSummary(baseline=f"{before:.4f}", candidate=f"{after:.4f}", change=change)
 
 
 def _percent(baseline: int, candidate: int) -> MetricSummary | None:

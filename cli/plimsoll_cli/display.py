@@ -15,13 +15,20 @@ from rich.table import Table
 
 from plimsoll_api import figures
 from plimsoll_api.report import Progress, Report
-from plimsoll_api.summary import summarize
+from plimsoll_api.summary import QUALITY_METRICS, summarize
+from plimsoll_api.tasks import quality_of
 from plimsoll_api.verdict import Judgement, Verdict
 
 COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.INCONCLUSIVE: "yellow"}
 LABELS = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "rmse": "RMSE",
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "cosine_similarity": "cosine to the baseline",
+    "neighbour_overlap": "nearest neighbours kept",
+    "rank_correlation": "rank correlation of pairs",
     "size": "size on disk (bytes)",
     "parameters": "parameters",
     "macs": "multiply-accumulates",
@@ -110,7 +117,8 @@ def _figures(report: Report) -> Table:
 def _steps(report: Report) -> Table:
     table = Table(title="After each step")
     table.add_column("step", no_wrap=True)
-    for heading in ("size (bytes)", "parameters", "MACs", "accuracy", "latency p50, of the baseline's"):
+    quality = QUALITY_METRICS[quality_of(report.task)[0]]
+    for heading in ("size (bytes)", "parameters", "MACs", LABELS[quality], "latency p50, of the baseline's"):
         table.add_column(heading, justify="right")
     for step in report.steps:
         table.add_row(
@@ -118,10 +126,16 @@ def _steps(report: Report) -> Table:
             figures.count(step.size_bytes),
             figures.count(step.parameters),
             figures.count(step.macs),
-            figures.percent(step.accuracy),
+            _quality(quality, getattr(step, quality)),
             figures.ratio(step.latency.ratio),
         )
     return table
+
+
+def _quality(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return figures.percent(value) if name == "accuracy" else figures.number(value)
 
 
 def _checks(judgement: Judgement) -> Table:

@@ -19,6 +19,7 @@ from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import ModuleFigures, count, weights_bytes
 from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.model import SourceModel, load_model
 from plimsoll_job.load.signature import signature_of
 from plimsoll_job.load.store import Store
@@ -102,9 +103,10 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     tokenizer = source.files.get(TOKENIZER_FILE)
     train = calibration = None
     if plan.train:
-        train = read_samples(plan.train, store, "spec.data.train", labels=needs_labels, tokenizer=tokenizer)
+        read_labels = READ_LABELS[plan.task] if needs_labels else None
+        train = read_samples(plan.train, store, "spec.data.train", read_labels, tokenizer=tokenizer)
     if plan.calibration:
-        calibration = read_samples(plan.calibration, store, "spec.data.calibration", labels=False, tokenizer=tokenizer)
+        calibration = read_samples(plan.calibration, store, "spec.data.calibration", None, tokenizer=tokenizer)
         wanted = plan.calibration.samples
         if wanted is not None and wanted > len(calibration):
             raise UserError(
@@ -112,7 +114,9 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
             )
         calibration = calibration.draw(wanted or len(calibration), plan.seed)
     module = source.build()
-    signature = signature_of(module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train})
+    signature = signature_of(
+        module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
+    )
     torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
@@ -199,6 +203,7 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
     """Return what the technique of the step may use."""
     return Bench(
         source=loaded.source,
+        task=plan.task,
         signature=loaded.signature,
         train=loaded.train,
         calibration=loaded.calibration,

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from plimsoll_api.summary import QUALITY_METRICS
 from plimsoll_operator.cluster.resources import COMPRESSION_JOBS, MODEL_RELEASES, MODEL_REVISIONS, Json
 from plimsoll_operator.mirror import Mirror
 
@@ -79,10 +80,10 @@ class ObjectCollector(Collector):
             "plimsoll_rollbacks", "Times that the pointer went back by itself.", labels=home
         )
         rejected = GaugeMetricFamily("plimsoll_release_rejected", "Artifacts that may not serve again.", labels=home)
-        accuracy = GaugeMetricFamily(
-            "plimsoll_model_accuracy",
-            "Share of right answers of the newest measured revisions.",
-            labels=[*home, "revision", "model"],
+        quality = GaugeMetricFamily(
+            "plimsoll_model_quality",
+            "The metrics of quality of the task, of the newest measured revisions.",
+            labels=[*home, "revision", "model", "metric"],
         )
         size = GaugeMetricFamily("plimsoll_model_size_bytes", "Bytes on disk.", labels=[*home, "revision", "model"])
         latency = GaugeMetricFamily(
@@ -101,11 +102,12 @@ class ObjectCollector(Collector):
             for number, summary in _shown(measured.get((labels[0], labels[1]), {}), current):
                 for model in _MODELS:
                     where = [*labels, str(number), model]
-                    _add(accuracy, where, summary, "accuracy", model)
+                    for metric in QUALITY_METRICS:
+                        _add(quality, [*where, metric], summary, metric, model)
                     _add(size, where, summary, "size", model)
                     _add(latency, [*where, "0.5"], summary, "latencyP50", model)
                     _add(latency, [*where, "0.95"], summary, "latencyP95", model)
-        yield from (pointer, rollbacks, rejected, accuracy, size, latency)
+        yield from (pointer, rollbacks, rejected, quality, size, latency)
 
 
 def _measured_revisions(mirror: Mirror) -> dict[tuple[str, str], dict[int, Json]]:

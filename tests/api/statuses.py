@@ -28,6 +28,7 @@ JOB_STATUS: dict[str, Any] = {
     "conditions": [_condition("Ready", "True", "Released", "released as revision 2")],
     "progress": {"stage": "evaluate", "percent": 100, "message": "done", "lastUpdateTime": TIME},
     "summary": {
+        "quality": "accuracy -0.22pp",
         "accuracy": {"baseline": "0.9762", "candidate": "0.9740", "change": "-0.22pp"},
         "size": {"baseline": "1000000", "candidate": "46000", "change": "-95.4%"},
         "latencyP95": {"baseline": "0.001", "candidate": "0.00041", "change": "0.41x"},

@@ -21,7 +21,9 @@ def summary(**changes: Any) -> JobSummary:
 
 
 def test_the_figures_of_a_report() -> None:
-    assert {name: figures["change"] for name, figures in summary().to_wire().items()} == {
+    found = summary().to_wire()
+    assert found.pop("quality") == "accuracy -0.20pp"
+    assert {name: figures["change"] for name, figures in found.items()} == {
         "accuracy": "-0.20pp",
         "macroF1": "-0.30pp",
         "size": "-96.0%",
@@ -66,7 +68,8 @@ def test_what_was_not_measured_is_unset() -> None:
     found = summarize(Report.model_validate(parts))
     assert found is not None
     unset = {name for name in type(found).model_fields if getattr(found, name) is None}
-    assert unset == {"accuracy", "macs", "latency_p50", "latency_p95", "throughput"}
+    others = {"rmse", "mae", "r2", "cosine_similarity", "neighbour_overlap", "rank_correlation"}
+    assert unset == {"quality", "accuracy", "macs", "latency_p50", "latency_p95", "throughput"} | others
 
 
 def test_different_batch_sizes_are_not_compared() -> None:
@@ -91,3 +94,29 @@ def test_no_change_has_no_sign() -> None:
 def test_an_infinite_ratio_is_no_figure() -> None:
     found = summary(ratios=[ratio(Metric.LATENCY_P50, 1, math.inf, 0.4, 0.5)])
     assert found.latency_p50 is None
+
+
+def of_task(task: str, baseline: dict[str, float], candidate: dict[str, float]) -> dict[str, Any]:
+    parts = passing() | {"task": task}
+    for role, figures in (("baseline", baseline), ("candidate", candidate)):
+        for name in ("accuracy", "macro_f1"):
+            del parts[role][name]
+        parts[role] |= figures
+    found = summarize(Report.model_validate(parts))
+    assert found is not None
+    return found.to_wire()
+
+
+def test_errors_change_by_percent_and_r2_by_its_difference() -> None:
+    found = of_task("Regression", {"rmse": 2.0, "mae": 0, "r2": 0.9}, {"rmse": 2.1, "mae": 0.25, "r2": 0.88})
+    assert found["quality"] == "rmse +5.0%"
+    assert found["rmse"] == {"baseline": "2", "candidate": "2.1", "change": "+5.0%"}
+    assert found["mae"]["change"] == "+0.25"
+    assert found["r2"] == {"baseline": "0.9000", "candidate": "0.8800", "change": "-0.0200"}
+    assert "accuracy" not in found
+
+
+def test_similarities_are_told_against_one() -> None:
+    found = of_task("Embedding", {"cosine_similarity": 1.0}, {"cosine_similarity": 0.9987})
+    assert found["quality"] == "cosineSimilarity -0.0013"
+    assert found["cosineSimilarity"] == {"baseline": "1.0000", "candidate": "0.9987", "change": "-0.0013"}

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from plimsoll_api.report import Progress
+from plimsoll_api.sources import Task
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import SINGLE_INPUT, Signature, single
 from plimsoll_job.load.model import SourceModel
@@ -31,7 +32,8 @@ def bench_of(
 ) -> Bench:
     signature = signature or single(module.input_shape)  # type: ignore[arg-type]
     source = SourceModel(copy.deepcopy(module), architecture="tests", digest="sha256:" + "0" * 64)
-    return Bench(source, signature, train, calibration, seed, "spec.steps[0].prune", Reporter(emit=_say_nothing))
+    reporter, task = Reporter(emit=_say_nothing), Task.TABULAR_CLASSIFICATION
+    return Bench(source, signature, train, calibration, seed, "spec.steps[0].prune", reporter, task=task)
 
 
 def _say_nothing(progress: Progress) -> None:

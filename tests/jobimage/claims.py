@@ -21,7 +21,7 @@ from torch import nn
 
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.plan import EvaluationRequest, Plan
-from plimsoll_api.report import Summary
+from plimsoll_api.report import Report, Summary
 from plimsoll_job.zoo import wine_mlp
 
 COLUMNS = [f"c{number}" for number in range(13)]
@@ -113,6 +113,15 @@ def published(claims: Claims, ref: ArtifactRef | None) -> dict[str, Any]:
     path = claims.directory / ref.uri.removeprefix("pvc://") / "manifest.json"
     manifest: dict[str, Any] = json.loads(path.read_text())
     return manifest
+
+
+def accuracies(report: Report) -> tuple[float, float]:
+    """Return the accuracy of the baseline and of the candidate."""
+    assert report.baseline is not None
+    assert report.candidate is not None
+    assert report.baseline.accuracy is not None
+    assert report.candidate.accuracy is not None
+    return report.baseline.accuracy, report.candidate.accuracy
 
 
 def prepare_wine(directory: Path) -> None:

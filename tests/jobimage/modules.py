@@ -144,3 +144,31 @@ class Bag(nn.Module):
         mean = (self.words(input_ids) * weight).sum(1) / weight.sum(1).clamp(min=1)
         logits: torch.Tensor = self.layers(mean)
         return logits
+
+
+class Linear(nn.Module):
+    """One number from ten."""
+
+    input_shape = (10,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layers(rows)
+        return answers
+
+
+class Encoder(nn.Module):
+    """A vector of 16 from 64 pixels."""
+
+    input_shape = (64,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 16))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        vectors: torch.Tensor = self.layers(pixels)
+        return vectors

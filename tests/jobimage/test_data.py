@@ -12,6 +12,7 @@ from plimsoll_api.data import FILE_ENDINGS, DataSource
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
 from plimsoll_job.load.formats import READERS
+from plimsoll_job.load.labels import class_numbers
 from plimsoll_job.load.store import Store
 
 INPUTS = np.arange(24, dtype=np.float32).reshape(6, 2, 2)
@@ -40,7 +41,9 @@ class Folder:
 
     def read(self, uri: str, columns: list[str] | None = None, *, labels: bool = True, **source: Any) -> Samples:
         given = DataSource.model_validate({"uri": uri, **source})
-        return read_samples(given, self.store, "spec.data.evaluation", labels=labels, columns=columns or [])
+        return read_samples(
+            given, self.store, "spec.data.evaluation", class_numbers if labels else None, columns=columns or []
+        )
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from plimsoll_api.data import DataSource, Images
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.images import decode_image
+from plimsoll_job.load.labels import class_numbers
 from plimsoll_job.load.store import Store
 
 FIELD = "spec.data.evaluation"
@@ -32,7 +33,7 @@ def data(tmp_path: Path) -> Path:
 
 def read(data: Path, name: str, columns: list[str] | None = None, **source: Any) -> Samples:
     given = DataSource.model_validate({"uri": f"pvc://data/{name}", **source})
-    return read_samples(given, Store(claims=data.parent), FIELD, labels=True, columns=columns or [])
+    return read_samples(given, Store(claims=data.parent), FIELD, class_numbers, columns=columns or [])
 
 
 def refused(data: Path, name: str, **source: Any) -> str:

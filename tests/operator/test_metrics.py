@@ -43,7 +43,8 @@ def test_what_objects_say_is_told_at_every_scrape() -> None:
     assert 'plimsoll_jobs{namespace="ns",phase="Pending"} 1.0' in text
     assert 'plimsoll_release_revision{namespace="ns",release="r"} 1.0' in text
     assert 'plimsoll_rollbacks_total{namespace="ns",release="r"} 2.0' in text
-    assert 'plimsoll_model_accuracy{model="candidate",namespace="ns",release="r",revision="3"} 0.97' in text
+    labels = 'metric="accuracy",model="candidate",namespace="ns",release="r",revision="3"'
+    assert f"plimsoll_model_quality{{{labels}}} 0.97" in text
     assert 'revision="2"' not in text
 
 

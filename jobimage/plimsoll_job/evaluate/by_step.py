@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.gates import Metric
 from plimsoll_api.plan import EvaluationRequest
-from plimsoll_api.report import RatioInterval, StepFigures
+from plimsoll_api.report import QualityFigures, RatioInterval, StepFigures
 from plimsoll_job.errors import UserError
-from plimsoll_job.evaluate.contestant import Contestant, enter, labels_of, time_pair
+from plimsoll_job.evaluate.contestant import Contestant, enter, time_pair
 from plimsoll_job.evaluate.latency import ratio_intervals
-from plimsoll_job.evaluate.quality import accuracy, macro_f1
+from plimsoll_job.evaluate.yardsticks import YARDSTICKS
 from plimsoll_job.load.artifact import open_artifact
 from plimsoll_job.load.store import Store
 
@@ -21,7 +21,7 @@ def measure_steps(
 ) -> Iterator[StepFigures]:
     """Yield one row a step, in order; the models between are loaded one at a time. The last row is the candidate.
 
-    No verdict rests on the models between: one that is no longer in the store has no row.
+    No verdict rests on the models between: one that is no longer in the store, or that answers with NaN, has no row.
     """
     for record in candidate.artifact.manifest.lineage.steps:
         contestant = candidate
@@ -29,10 +29,11 @@ def measure_steps(
             uri = candidate.artifact.ref.beside(record.artifact_digest)
             try:
                 artifact = open_artifact(ArtifactRef(uri=uri, digest=record.artifact_digest, size_bytes=0), store, uri)
+                contestant = enter(artifact, request, store, candidate)
             except UserError:
                 continue
-            contestant = enter(artifact, request, store, candidate)
-        yield _figures_of(record.technique, contestant, _latency(baseline, contestant, request))
+        quality = contestant.quality(baseline, YARDSTICKS[request.task])
+        yield _figures_of(record.technique, contestant, quality, _latency(baseline, contestant, request))
 
 
 def _latency(baseline: Contestant, contestant: Contestant, request: EvaluationRequest) -> RatioInterval:
@@ -42,8 +43,8 @@ def _latency(baseline: Contestant, contestant: Contestant, request: EvaluationRe
     return next(one for one in ratios if one.metric is Metric.LATENCY_P50)
 
 
-def _figures_of(technique: str, contestant: Contestant, latency: RatioInterval) -> StepFigures:
-    manifest, labels = contestant.artifact.manifest, labels_of(contestant.samples)
+def _figures_of(technique: str, contestant: Contestant, quality: QualityFigures, latency: RatioInterval) -> StepFigures:
+    manifest = contestant.artifact.manifest
     return StepFigures(
         technique=technique,
         artifact_digest=contestant.artifact.ref.digest,
@@ -51,7 +52,6 @@ def _figures_of(technique: str, contestant: Contestant, latency: RatioInterval) 
         parameters=manifest.parameters,
         nonzero_parameters=manifest.nonzero_parameters,
         macs=manifest.macs,
-        accuracy=accuracy(contestant.predicted, labels),
-        macro_f1=macro_f1(contestant.predicted, labels),
         latency=latency,
+        **dict(quality),
     )

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.plan import EvaluationRequest
-from plimsoll_job.errors import UserError
-from plimsoll_job.evaluate.quality import Classes
+from plimsoll_api.report import QualityFigures
 from plimsoll_job.evaluate.runtime import Server
 from plimsoll_job.evaluate.timing import Times, measure_times
+from plimsoll_job.evaluate.yardsticks import YARDSTICKS, Answers, Yardstick
 from plimsoll_job.load.artifact import Artifact
-from plimsoll_job.load.data import Samples, check_classes, check_inputs, read_samples
+from plimsoll_job.load.data import Samples, check_inputs, read_samples
 from plimsoll_job.load.inputs import Arrays
+from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.store import Store
 
 DATA_FIELD = "spec.data.evaluation"
@@ -21,12 +22,16 @@ DATA_FIELD = "spec.data.evaluation"
 
 @dataclass(frozen=True)
 class Contestant:
-    """One model: its verified artifact, its session, the samples as it takes them, what it predicts."""
+    """One model: its verified artifact, its session, the samples as it takes them, what it answers."""
 
     artifact: Artifact
     server: Server
     samples: Samples
-    predicted: Classes
+    answers: Answers
+
+    def quality(self, baseline: Contestant, yardstick: Yardstick) -> QualityFigures:
+        """Return what its answers are worth, beside those of the baseline."""
+        return yardstick.figures(baseline.answers, self.answers, self.samples.labels)
 
 
 def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: Contestant | None = None) -> Contestant:
@@ -40,17 +45,12 @@ def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: C
         samples = other.samples
     else:
         columns = [part.column for part in request.data.slices]
-        samples = read_samples(request.data, store, DATA_FIELD, labels=True, columns=columns, tokenizer=tokenizer)
+        read_labels = READ_LABELS[request.task]
+        samples = read_samples(request.data, store, DATA_FIELD, read_labels, columns=columns, tokenizer=tokenizer)
+    yardstick = YARDSTICKS[request.task]
     check_inputs(samples, server.shapes, f"{DATA_FIELD}.{'text' if request.data.text else 'inputs'}")
-    check_classes(labels_of(samples), server.classes, f"{DATA_FIELD}.labels")
-    return Contestant(artifact, server, samples, server.predict(samples))
-
-
-def labels_of(samples: Samples) -> Classes:
-    """Return the labels, which evaluation always asks for."""
-    if samples.labels is None:
-        raise UserError(f"{DATA_FIELD}.labels: evaluation needs labels")
-    return samples.labels
+    yardstick.check(samples.labels, server.outputs, DATA_FIELD)
+    return Contestant(artifact, server, samples, server.predict(samples, yardstick.answers))
 
 
 def time_pair(baseline: Contestant, candidate: Contestant, batch_size: int, request: EvaluationRequest) -> Times:

@@ -14,16 +14,19 @@ from plimsoll_api.report import (
     LatencyFigures,
     ModelFigures,
     Outcome,
+    QualityFigures,
     RatioInterval,
     Report,
     Summary,
 )
+from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.by_step import measure_steps
-from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, enter, labels_of, time_pair
+from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, enter, time_pair
 from plimsoll_job.evaluate.environment import describe_environment
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals
-from plimsoll_job.evaluate.quality import Classes, accuracy, count_flips, macro_f1, measure_slices
+from plimsoll_job.evaluate.slices import measure_slices
+from plimsoll_job.evaluate.yardsticks import YARDSTICKS
 from plimsoll_job.load.artifact import open_artifact
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
@@ -58,23 +61,34 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
     reporter.report("evaluate", 0.1, request.data.uri)
     baseline = enter(artifacts[0], request, store)
     candidate = enter(artifacts[1], request, store, baseline)
-    samples = baseline.samples
-    labels = labels_of(samples)
-    flips = count_flips(baseline.predicted, candidate.predicted, labels)
-    slices = measure_slices(baseline.predicted, candidate.predicted, labels, samples.columns, f"{DATA_FIELD}.slices")
-    reporter.report("measure", 0.3, f"{flips.changed} of {flips.samples} answers changed")
+    samples, yardstick = baseline.samples, YARDSTICKS[request.task]
+    evidence = yardstick.compare(baseline.answers, candidate.answers, samples.labels)
+    slices = measure_slices(
+        yardstick,
+        baseline=baseline.answers,
+        candidate=candidate.answers,
+        labels=samples.labels,
+        columns=samples.columns,
+        spec_field=f"{DATA_FIELD}.slices",
+    )
+    reporter.report("measure", 0.3, f"{len(samples)} samples answered")
     latencies, ratios = time_both(baseline, candidate, request, reporter.part(0.3, 0.8))
     reporter.report("measure", 0.8, "what each step did")
     steps = list(measure_steps(baseline, candidate, request, store)) if request.by_step else []
     return Report(
         task=request.task,
         data=DataProvenance(
-            uri=request.data.uri, digest=samples.digest, samples=len(samples), classes=baseline.server.classes
+            uri=request.data.uri,
+            digest=samples.digest,
+            samples=len(samples),
+            classes=baseline.server.outputs if request.task in CLASSIFICATION else None,
         ),
         environment=describe_environment(request.settings.latency.threads),
-        baseline=figures_of(baseline, labels, latencies["baseline"]),
-        candidate=figures_of(candidate, labels, latencies["candidate"]),
-        flips=flips,
+        baseline=figures_of(baseline, baseline.quality(baseline, yardstick), latencies["baseline"]),
+        candidate=figures_of(candidate, candidate.quality(baseline, yardstick), latencies["candidate"]),
+        flips=evidence.flips,
+        errors=evidence.errors,
+        similarity=evidence.similarity,
         slices=slices,
         ratios=ratios,
         steps=steps,
@@ -110,7 +124,7 @@ def time_both(
     return latencies, ratios
 
 
-def figures_of(contestant: Contestant, labels: Classes, latency: list[LatencyFigures]) -> ModelFigures:
+def figures_of(contestant: Contestant, quality: QualityFigures, latency: list[LatencyFigures]) -> ModelFigures:
     """Return what was measured of one model."""
     manifest = contestant.artifact.manifest
     return ModelFigures(
@@ -119,7 +133,6 @@ def figures_of(contestant: Contestant, labels: Classes, latency: list[LatencyFig
         parameters=manifest.parameters,
         nonzero_parameters=manifest.nonzero_parameters,
         macs=manifest.macs,
-        accuracy=accuracy(contestant.predicted, labels),
-        macro_f1=macro_f1(contestant.predicted, labels),
         latency=latency,
+        **dict(quality),
     )

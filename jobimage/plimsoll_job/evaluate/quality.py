@@ -1,20 +1,13 @@
-"""Quality of predictions: accuracy, macro F1, flips, each over all samples and by slice."""
+"""Quality of classification: accuracy, macro F1, flips."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_api.report import Flips, SliceFigures
-from plimsoll_job.errors import UserError
+from plimsoll_api.report import Flips
 
 Classes = NDArray[np.int64]
-
-MAX_SLICES = 256
-MAX_VALUE_LENGTH = 128
 
 
 def accuracy(predicted: Classes, labels: Classes) -> float:
@@ -41,39 +34,4 @@ def count_flips(baseline: Classes, candidate: Classes, labels: Classes) -> Flips
         wrong_to_right=int((~was_right & is_right).sum()),
         both_wrong=int((~was_right & ~is_right).sum()),
         changed=int((baseline != candidate).sum()),
-    )
-
-
-def measure_slices(
-    baseline: Classes, candidate: Classes, labels: Classes, columns: Mapping[str, NDArray[Any]], spec_field: str
-) -> list[SliceFigures]:
-    """Return the figures of every value of every column; UserError when there are more than a report can hold."""
-    parts = [(name, _values(column, name, spec_field)) for name, column in columns.items()]
-    total = sum(len(np.unique(values)) for _, values in parts)
-    if total > MAX_SLICES:
-        raise UserError(f"{spec_field}: the columns have {total} values, a report holds at most {MAX_SLICES} slices")
-    return [
-        _measure_slice(name, str(value), baseline[values == value], candidate[values == value], labels[values == value])
-        for name, values in parts
-        for value in np.unique(values)
-    ]
-
-
-def _values(column: NDArray[Any], name: str, spec_field: str) -> NDArray[np.str_]:
-    if column.ndim != 1:
-        raise UserError(
-            f"{spec_field}: the column {name!r} has the shape {list(column.shape)}, expected one value a sample"
-        )
-    return np.array([str(value)[:MAX_VALUE_LENGTH] for value in column.tolist()])
-
-
-def _measure_slice(column: str, value: str, baseline: Classes, candidate: Classes, labels: Classes) -> SliceFigures:
-    return SliceFigures(
-        column=column,
-        value=value,
-        flips=count_flips(baseline, candidate, labels),
-        baseline_accuracy=accuracy(baseline, labels),
-        candidate_accuracy=accuracy(candidate, labels),
-        baseline_macro_f1=macro_f1(baseline, labels),
-        candidate_macro_f1=macro_f1(candidate, labels),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,17 @@ class Server:
         except Exception as error:
             raise UserError(f"{spec_field}: ONNX Runtime cannot load {artifact.ref.uri}: {error}") from error
         self.shapes = {one.name: one.shape[1:] for one in artifact.manifest.inputs}
-        self.classes = artifact.manifest.outputs[0].shape[-1] or 0
+        #: Classes, numbers or dimensions of an answer.
+        self.outputs = artifact.manifest.outputs[0].shape[-1] or 0
 
     def run(self, inputs: Arrays) -> NDArray[np.float32]:
-        """Return the logits of one batch."""
+        """Return the outputs of one batch."""
         output: Any = self._session.run(None, inputs)[0]
         return np.asarray(output)
 
-    def predict(self, samples: Samples) -> NDArray[np.int64]:
-        """Return the predicted class of every sample."""
+    def predict(self, samples: Samples, keep: Callable[[NDArray[np.float32]], NDArray[Any]]) -> NDArray[Any]:
+        """Return what is to be kept of the outputs of every sample."""
         batches = range(0, len(samples), PREDICT_BATCH_SIZE)
         return np.concatenate(
-            [self.run(samples.rows(slice(start, start + PREDICT_BATCH_SIZE))).argmax(axis=1) for start in batches]
+            [keep(self.run(samples.rows(slice(start, start + PREDICT_BATCH_SIZE)))) for start in batches]
         )

@@ -14,17 +14,17 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns
 from plimsoll_job.load.formats import read_columns
 from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
-from plimsoll_job.load.labels import class_numbers
+from plimsoll_job.load.labels import ReadLabels
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.text import texts_of, tokenize
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one data set: the inputs, int64 labels [n] where they were asked for, further columns."""
+    """Samples of one data set: the inputs, the labels where they were asked for, further columns."""
 
     inputs: Arrays
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     digest: str
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -45,16 +45,16 @@ def read_samples(
     source: DataSource,
     store: Store,
     spec_field: str,
+    read_labels: ReadLabels | None,
     *,
-    labels: bool,
     columns: Sequence[str] = (),
     tokenizer: bytes | None = None,
 ) -> Samples:
     """Read the data set; UserError that names the field when it cannot be used as the field says.
 
-    Text is cut into tokens by the tokenizer.json of the model that takes it.
+    Labels are read where it is said how. Text is cut into tokens by the tokenizer.json of the model that takes it.
     """
-    uses = _uses(source, labels, columns)
+    uses = _uses(source, read_labels is not None, columns)
     read = read_columns(source, store, spec_field, [name for name, _ in uses])
     for name, used_as in uses:
         if name not in read.arrays:
@@ -69,7 +69,7 @@ def read_samples(
     named = source.classes or read.classes
     return Samples(
         inputs=inputs,
-        labels=class_numbers(read.arrays[source.labels], named, spec_field) if labels else None,
+        labels=read_labels(read.arrays[source.labels], named, spec_field) if read_labels else None,
         digest=read.digest,
         columns={name: read.arrays[name] for name in columns},
     )

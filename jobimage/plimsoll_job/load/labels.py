@@ -1,13 +1,15 @@
-"""Labels: classes by number or by name."""
+"""Labels as the task takes them: classes by number or by name, or numbers to come near to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll_api.sources import Task
+from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 
 
@@ -41,3 +43,27 @@ def _numbers_of(names: Sequence[Any], classes: Sequence[str], spec_field: str) -
         shown = ", ".join(map(repr, unknown[:5]))
         raise UserError(f"{spec_field}.classes: has no {shown}, which {spec_field}.labels has")
     return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def targets(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -> NDArray[np.float32]:
+    """Return the numbers of a regression [n, outputs]; one a sample is one output. UserError for anything else."""
+    field = f"{spec_field}.labels"
+    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
+        raise UserError(f"{field}: expected numbers, got {labels.dtype}")
+    if labels.ndim > 2 or labels.size == 0:
+        raise UserError(f"{field}: expected one number or one list of numbers a sample, got {list(labels.shape)}")
+    wrong = ~np.isfinite(labels.reshape(len(labels), -1)).all(axis=1)
+    if wrong.any():
+        raise UserError(f"{field}: {int(wrong.sum())} labels are NaN or infinite, the first is {int(wrong.argmax())}")
+    return labels.reshape(len(labels), -1).astype(np.float32)
+
+
+#: Column, names of the classes, field of the data set in the spec → labels.
+ReadLabels = Callable[[NDArray[Any], Sequence[str], str], NDArray[Any]]
+
+#: How labels are read, None where the task has none; a test compares them with the tasks of the API.
+READ_LABELS: Mapping[Task, ReadLabels | None] = {
+    **dict.fromkeys(CLASSIFICATION, class_numbers),
+    Task.REGRESSION: targets,
+    Task.EMBEDDING: None,
+}

@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from plimsoll_api.sources import Task
+from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.data import Samples, check_inputs
 from plimsoll_job.load.inputs import Input, Signature, single
 
+#: The shape of what a model of each task answers with; a test compares it with the tasks of the API.
+OUTPUTS: Mapping[Task, tuple[str, ...]] = {
+    **dict.fromkeys(CLASSIFICATION, ("batch", "classes")),
+    Task.REGRESSION: ("batch", "outputs"),
+    Task.EMBEDDING: ("batch", "dimensions"),
+}
 
-def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signature:
+
+def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Task) -> Signature:
     """Return the inputs of the model; UserError when the data has others, or the module refuses them.
 
     `data` is keyed by the spec's fields. A module tells its shape by the attribute `input_shape`.
@@ -35,9 +44,19 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None]) -> Signa
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shapes = " and ".join(str(list(one.shape)) for one in signature)
         raise UserError(f"{spec_field}: the model refuses samples of the shape {shapes}: {error}") from error
-    if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise UserError("spec.model.architecture: a classifier answers with one tensor of shape [batch, classes]")
+    check_output(output, task)
     return signature
+
+
+def check_output(output: object, task: Task) -> None:
+    """UserError when the module's answer to a batch is not of the shape that the task asks for."""
+    expected = OUTPUTS[task]
+    shape = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if not isinstance(output, torch.Tensor) or output.ndim != len(expected):
+        raise UserError(
+            f"spec.model.architecture: a model of the task {task} answers with one tensor of shape "
+            f"[{', '.join(expected)}], this one answers with {shape}"
+        )
 
 
 def _shown_by(given: Sequence[Samples]) -> Signature:

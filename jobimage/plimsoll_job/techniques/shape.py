@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from plimsoll_api.sources import Task
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
@@ -81,6 +82,7 @@ class Bench:
     seed: int
     spec_field: str
     reporter: Reporter
+    task: Task = field(kw_only=True)
     #: Where a training keeps how far it is; nowhere when None.
     checkpoints: Checkpoints | None = None
     ranks: Ranks = field(default_factory=Ranks.of_environment)
