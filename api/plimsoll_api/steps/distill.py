@@ -99,8 +99,8 @@ class DistillLoss(Model):
 
     @property
     def kind(self) -> str:
-        """The name of the one member."""
-        return next(kind for kind in LOSSES if getattr(self, kind) is not None)
+        """The name of the one member; empty where none is set, which a rule refuses."""
+        return next((kind for kind in LOSSES if getattr(self, kind) is not None), "")
 
     @property
     def weight(self) -> Fraction | None:
