@@ -27,7 +27,7 @@ define stage
   printf '== %s: %s, %d s\n' '$(1)' "$$([ $$status = 0 ] && echo done || echo FAILED)" $$(( $$(date +%s) - begun )); exit $$status
 endef
 
-.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-operator \
+.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-engine bench-operator \
   test-unit test-slow test-images test-apiserver test-cluster
 
 help: ## Show this list
@@ -120,6 +120,9 @@ bench: venv ## Measure the figures of the README
 
 bench-breadth: venv ## Each technique on the models that people have; goes on after an interrupt
 	$(PYTHON) -m bench.breadth
+
+bench-engine: venv ## Ours beside the peers on the same models, data and budget; goes on after an interrupt
+	$(PYTHON) -m bench.engine
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
 	$(PYTHON) -m bench.operator

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+LONGEST_REASON = 240
+
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table; the first column reads from the left, the others from the right."""
@@ -26,3 +28,9 @@ def put_between_markers(file: Path, command: str, lines: Sequence[str]) -> None:
         file.write_text(before + section + after)
     else:
         file.write_text(f"{old.rstrip()}\n\n{section}\n".lstrip())
+
+
+def shortened(reason: str) -> str:
+    """Return what went wrong as one cell of a table."""
+    text = " ".join(reason.split()).replace("|", "\\|")
+    return text if len(text) <= LONGEST_REASON else text[:LONGEST_REASON] + "…"

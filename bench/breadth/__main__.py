@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
-from bench.breadth.outcome import append, read
+from bench.breadth.outcome import Outcome
 from bench.breadth.report import GOAL, lines, share_passed
 from bench.breadth.walk import TECHNIQUES, Limits, walk
 from bench.child import ROOT
 from bench.page import put_between_markers
+from bench.rows import append, commit, read
 
 RESULTS = ROOT / "build" / "breadth.jsonl"
 
@@ -35,7 +35,7 @@ def main() -> int:
 
     models = [name for name in names() if not options.only or any(text in name for text in options.only)]
     techniques = options.technique or list(TECHNIQUES)
-    known = read(options.results)
+    known = last_of_each(options.results)
     limits = Limits(options.seconds, int(options.memory_gib * (1 << 30)))
     at, writing = commit(), Lock()
 
@@ -46,12 +46,12 @@ def main() -> int:
     def walk_one(model: str) -> None:
         for one in walk(model, missing(model), limits, at):
             with writing:
-                append(options.results, [one])
+                append(options.results, one)
                 print(f"{one.model} {one.technique}: {one.reason or 'passed'}, {one.seconds:.0f} s", flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(walk_one, [model for model in models if missing(model)]))
-    known = read(options.results)
+    known = last_of_each(options.results)
     rows = [known[model, technique] for model in models for technique in techniques if (model, technique) in known]
     text = lines(rows)
     print("\n".join(["", *text]))
@@ -60,11 +60,9 @@ def main() -> int:
     return 0 if all(share_passed(rows, technique) >= GOAL for technique in techniques) else 1
 
 
-def commit() -> str:
-    """Return the short name of the commit that is measured, marked when files differ from it."""
-    return subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+def last_of_each(results: Path) -> dict[tuple[str, str], Outcome]:
+    """Return the last outcome of each row of the file."""
+    return {(one.model, one.technique): one for one in read(results, Outcome)}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
-"""What became of one row, and the file of rows that an interrupted run goes on from."""
+"""What became of one row."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -30,22 +27,3 @@ class Outcome:
     def passed(self) -> bool:
         """Whether the technique did all that it is asked for."""
         return not self.reason
-
-
-def read(file: Path) -> dict[tuple[str, str], Outcome]:
-    """Return the last outcome of each row of the file; a line that an interrupt cut short is none."""
-    found = {}
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            one = Outcome(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):
-            continue
-        found[one.model, one.technique] = one
-    return found
-
-
-def append(file: Path, outcomes: Iterable[Outcome]) -> None:
-    """Add the outcomes to the file, a line each."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as open_file:
-        open_file.writelines(json.dumps(asdict(one)) + "\n" for one in outcomes)

@@ -8,10 +8,9 @@ from statistics import median
 
 from bench.breadth.outcome import Outcome
 from bench.breadth.walk import ALLOWED_ERRORS, CLOSE_ENOUGH, ORDERED_SHARE, TECHNIQUES
-from bench.page import markdown_table
+from bench.page import markdown_table, shortened
 
 GOAL = 0.95
-REASON_LENGTH = 240
 
 
 def lines(outcomes: Sequence[Outcome]) -> list[str]:
@@ -44,7 +43,7 @@ def lines(outcomes: Sequence[Outcome]) -> list[str]:
     return [
         *found,
         *markdown_table(
-            ["failed", "technique", "reason"], [[one.model, one.technique, _short(one.reason)] for one in failures]
+            ["failed", "technique", "reason"], [[one.model, one.technique, shortened(one.reason)] for one in failures]
         ),
     ]
 
@@ -77,8 +76,3 @@ def _cell(row: Outcome | None) -> str:
         return "-"
     error = f", {row.error:.2g}" if row.technique == "int8" and row.error is not None else ""
     return f"{'' if row.passed else '**failed**, '}{row.seconds:.0f} s{error}"
-
-
-def _short(reason: str) -> str:
-    text = " ".join(reason.split()).replace("|", "\\|")
-    return text if len(text) <= REASON_LENGTH else text[:REASON_LENGTH] + "…"

@@ -1,0 +1,1 @@
+"""Ours beside the peers: the same models, data, seeds, threads and epochs, each measured against the same baseline."""
