@@ -41,10 +41,14 @@ class NamedArchitecture(Model):
     )
 
 
+class HuggingFaceDirectory(Model):
+    """A directory as transformers' save_pretrained writes it; all settings are in its own files."""
+
+
 class Architecture(Model):
     """How the model's module is built before its weights are loaded; exactly one way."""
 
-    rules = (exactly_one_of("factory", "torchvision", "timm", subject="an architecture"),)
+    rules = (exactly_one_of("factory", "torchvision", "timm", "huggingface", subject="an architecture"),)
 
     factory: (
         Annotated[
@@ -69,15 +73,26 @@ class Architecture(Model):
         default=None,
         description="A constructor of timm, such as convnext_tiny. The data gives the size of the images.",
     )
+    huggingface: HuggingFaceDirectory | None = Field(
+        default=None,
+        description="A Hugging Face directory, written {}: config.json and safetensors, beside them for text "
+        "tokenizer.json. transformers builds the module by config.json and the task; code of the directory is never "
+        "run.",
+    )
 
 
 class ModelSource(Model):
     """The model as given: its weights and how its module is built."""
 
-    uri: Uri = Field(description="The weights: a .safetensors file, or a directory that holds model.safetensors.")
+    uri: Uri = Field(
+        description="The weights: a .safetensors file, or a directory that holds model.safetensors; for architecture "
+        "huggingface the directory of config.json."
+    )
     digest: Digest | None = Field(
         default=None,
-        description="sha256 of the weights file. Verified before anything runs when given, recorded always.",
+        description="sha256 of the weights file; of a Hugging Face directory that of the canonical JSON (sorted keys, "
+        "no spaces) of a map from each file that is read to its sha256. Verified before anything runs when given, "
+        "recorded always.",
     )
     architecture: Architecture = Field(description="How the module is built.")
 

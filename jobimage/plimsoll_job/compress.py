@@ -97,7 +97,7 @@ def make_deterministic() -> None:
 def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     """Read the model and the data that the plan names, and check that they fit each other."""
     reporter.report("load", 0, plan.model.uri)
-    source = load_model(plan.model, store)
+    source = load_model(plan.model, store, plan.task)
     check_quantization(plan, source)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
     tokenizer = source.files.get(TOKENIZER_FILE)

@@ -162,9 +162,11 @@ def test_a_changed_tokenizer_is_never_used(source: Path, summary: Summary) -> No
         file.write_bytes(whole)
 
 
-def test_texts_of_another_length_than_the_models_are_refused(source: Path, summary: Summary) -> None:
-    with pytest.raises(UserError, match=r"spec.data.evaluation.text: one sample has the shape \[16\], .* \[12\]"):
-        measured(source, summary, maxLength=16)
+def test_texts_may_be_of_another_length_than_those_that_it_was_compressed_with(source: Path, summary: Summary) -> None:
+    report = measured(source, summary, maxLength=16)
+    assert report.baseline is not None
+    assert report.baseline.accuracy is not None
+    assert report.baseline.accuracy >= 0.9
 
 
 def test_a_model_without_a_tokenizer_takes_no_text(source: Path) -> None:

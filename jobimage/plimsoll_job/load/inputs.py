@@ -16,13 +16,15 @@ SINGLE_INPUT = "inputs"
 class Input:
     """One input: its name in the artifact, the shape of one sample, NumPy's name of its element type.
 
-    An input of integers takes those from 0 to below `values`.
+    An input of integers takes those from 0 to below `values`. With `any_length` the first dimension of a sample,
+    the number of its tokens, may be another one at each call.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     values: int = 1
+    any_length: bool = False
 
 
 #: All inputs of a model, in the order of the arguments of its module.

@@ -14,8 +14,12 @@ from plimsoll_api.spec import Architecture, ModelSource
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.factory import build_factory
 from plimsoll_job.load.architectures.named import build_timm, build_torchvision
+from plimsoll_job.load.directory import PREPROCESSOR_FILE, read_directory
 from plimsoll_job.load.store import Store, is_empty_folder
 from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, load_strictly, parse_weights
+
+#: What whoever serves a model of a directory needs besides its graph.
+SERVED_FILES = (TOKENIZER_FILE, PREPROCESSOR_FILE)
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,13 @@ class SourceModel:
         return copy.deepcopy(self.module).eval()
 
 
-def load_model(source: ModelSource, store: Store) -> SourceModel:
-    """Read and verify the weights, and load them into the module of the architecture."""
+def load_model(source: ModelSource, store: Store, task: str = "") -> SourceModel:
+    """Read and verify the weights, and load them into the module of the architecture.
+
+    A Hugging Face directory may hold models of several tasks; the other architectures are of one.
+    """
+    if source.architecture.huggingface is not None:
+        return _load_huggingface(source, store, task)
     uri, files = source.uri, {}
     directory = store.locate(uri, WEIGHTS_FIELD)
     if directory.is_dir() and not is_empty_folder(directory):
@@ -49,6 +58,17 @@ def load_model(source: ModelSource, store: Store) -> SourceModel:
     read = {name: value for name, value in weights.items() if not name.startswith(unread)}
     load_strictly(module, read, WEIGHTS_FIELD)
     return SourceModel(module.eval(), describe(source.architecture), digest, files)
+
+
+def _load_huggingface(source: ModelSource, store: Store, task: str) -> SourceModel:
+    directory = read_directory(source.uri, store)
+    check_digest(source, directory.digest, source.uri)
+    # transformers takes seconds to import, and other architectures do without.
+    from plimsoll_job.load.architectures import huggingface  # noqa: PLC0415
+
+    module = huggingface.build_huggingface(directory, task)
+    files = {name: content for name, content in directory.files.items() if name in SERVED_FILES}
+    return SourceModel(module, huggingface.describe_huggingface(directory), directory.digest, files)
 
 
 def check_digest(source: ModelSource, digest: str, uri: str) -> None:

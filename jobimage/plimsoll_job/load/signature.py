@@ -13,6 +13,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.data import Samples, check_inputs
 from plimsoll_job.load.inputs import Input, Signature, single
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS
 
 #: The shape of what a model of each task answers with; a test compares it with the tasks of the API.
 OUTPUTS: Mapping[Task, tuple[str, ...]] = {
@@ -37,6 +38,7 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
     signature = single(tuple(map(int, told))) if told is not None else _shown_by(list(given.values()))
     for spec_field, samples in given.items():
         check_inputs(samples, {one.name: one.shape for one in signature}, spec_field)
+    _check_vocabulary(module, signature, next(iter(given), ""))
     spec_field = "spec.model.architecture" if told is not None else next(iter(given))
     try:
         with torch.no_grad():
@@ -59,6 +61,17 @@ def check_output(output: object, task: Task) -> None:
         )
 
 
+def _check_vocabulary(module: nn.Module, signature: Signature, spec_field: str) -> None:
+    """UserError when the data holds tokens that the model does not know; a module tells by `vocabulary`."""
+    known = getattr(module, "vocabulary", None)
+    used = next((one.values for one in signature if one.name == INPUT_IDS), 0)
+    if known is not None and used > known:
+        raise UserError(
+            f"{spec_field}: token {used - 1} is beyond the model's vocabulary of {known}; "
+            "the tokenizer beside the weights is another model's"
+        )
+
+
 def _shown_by(given: Sequence[Samples]) -> Signature:
     """Return the inputs of the first data set; integers may be as large as in any of them."""
     return tuple(
@@ -69,6 +82,7 @@ def _shown_by(given: Sequence[Samples]) -> Signature:
             1 + max(int(samples.inputs[name].max()) for samples in given if name in samples.inputs)
             if array.dtype.kind == "i"
             else 1,
+            any_length=name in (INPUT_IDS, ATTENTION_MASK),
         )
         for name, array in given[0].inputs.items()
     )

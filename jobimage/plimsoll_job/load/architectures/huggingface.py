@@ -1,0 +1,145 @@
+"""Models of Hugging Face directories, by transformers' own classes: offline, without code of the directory's."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Read when transformers is imported: nothing is ever asked of a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import transformers
+from torch import nn
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.load.architectures.wrapped import ImageLogits, Pooling, TextEmbedding, TextLogits
+from plimsoll_job.load.directory import MODULES_FILE, Directory
+from plimsoll_job.load.weights import WEIGHTS_FIELD
+
+transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+FIELD = "spec.model.architecture.huggingface"
+NAMES_SHOWN = 5
+#: What sentence-transformers names the modules that come after the model.
+POOLING, NORMALIZE = "Pooling", "Normalize"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a task takes of a model: transformers' class, and how the class's name ends."""
+
+    auto: Any
+    ending: str
+
+
+HEADS: Mapping[str, Head] = {
+    "ImageClassification": Head(transformers.AutoModelForImageClassification, "ForImageClassification"),
+    "TextClassification": Head(transformers.AutoModelForSequenceClassification, "ForSequenceClassification"),
+    "Regression": Head(transformers.AutoModelForSequenceClassification, "ForSequenceClassification"),
+    "Embedding": Head(transformers.AutoModel, ""),
+}
+
+
+def build_huggingface(directory: Directory, task: str) -> nn.Module:
+    """Return the module for the task, with its weights, its parameters named `model.` and transformers' name.
+
+    UserError when the directory is not of the task, of no known architecture, or its weights do not fit.
+    """
+    head = HEADS.get(task)
+    if head is None:
+        raise UserError(f"spec.task: {task} is no task of a Hugging Face directory; expected {', '.join(HEADS)}")
+    named = _architecture(directory.config)
+    if not named.endswith(head.ending):
+        raise UserError(f"spec.task: {task} takes a model {head.ending}, config.json says {named or 'nothing'}")
+    config = _config(directory.config)
+    model = _load(head, config, directory, strict=bool(head.ending))
+    if task == "ImageClassification":
+        return ImageLogits(model).eval()
+    vocabulary = getattr(config, "vocab_size", None)
+    if vocabulary is None:
+        raise UserError(f"{FIELD}: {config.model_type} takes no text, and {task} is of text")
+    if task != "Embedding":
+        return TextLogits(model, vocabulary).eval()
+    pooling, normalize = pooling_of(directory)
+    if hasattr(model, "pooler"):
+        # The vectors are pooled from the tokens: what the model's own pooler makes is read by nobody.
+        model.pooler = None
+    return TextEmbedding(model, vocabulary, pooling, normalize=normalize).eval()
+
+
+def describe_huggingface(directory: Directory) -> str:
+    """Return the architecture in words."""
+    return f"huggingface {_architecture(directory.config) or directory.config.get('model_type')}"
+
+
+def pooling_of(directory: Directory) -> tuple[Pooling, bool]:
+    """Return how vectors are pooled and whether they are normalised, as modules.json says.
+
+    By mean and not when there is no such file. UserError for modules that do something else, such as Dense.
+    """
+    pooling, normalize = Pooling.MEAN, False
+    for module in (directory.json(MODULES_FILE) or [])[1:]:
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == POOLING:
+            settings = directory.json(f"{module.get('path')}/config.json") or {}
+            modes = {name for name, value in settings.items() if name.startswith("pooling_mode") and value}
+            if modes == {"pooling_mode_cls_token"}:
+                pooling = Pooling.FIRST
+            elif modes - {"pooling_mode_mean_tokens"}:
+                raise UserError(f"{FIELD}: pooling by {', '.join(sorted(modes))} is not known; expected mean or cls")
+        elif kind == NORMALIZE:
+            normalize = True
+        else:
+            raise UserError(f"{FIELD}: {MODULES_FILE} has a module {kind!r}; only {POOLING} and {NORMALIZE} are known")
+    return pooling, normalize
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    return str(next(iter(config.get("architectures") or []), ""))
+
+
+def _config(settings: Mapping[str, Any]) -> Any:
+    """Return transformers' configuration; UserError when the architecture is not known or the settings are wrong."""
+    if "quantization_config" in settings:
+        raise UserError(f"{FIELD}: the weights are quantized already; give the model as it was before")
+    kind = str(settings.get("model_type"))
+    known = transformers.CONFIG_MAPPING
+    if kind not in known:
+        near = difflib.get_close_matches(kind, list(known), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"{FIELD}: model_type {kind!r} of config.json is not known to transformers{hint}")
+    # What wrong settings raise is of any type.
+    try:
+        return known[kind].from_dict(dict(settings))
+    except Exception as error:
+        raise UserError(f"{FIELD}: config.json cannot be used: {error}") from error
+
+
+def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any:
+    """Return transformers' model with the weights, which it renames from older releases' names by itself."""
+    try:
+        with torch.device("meta"):
+            kind = type(head.auto.from_config(config, trust_remote_code=False))
+        model, loading = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(directory.weights),
+            dtype=torch.float32,
+            # The fused kernels hide the products that a trace and the graph of channels must see.
+            attn_implementation="eager",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise UserError(f"{FIELD}: transformers cannot build {_architecture(directory.config)}: {error}") from error
+    missing = sorted(name for name in loading["missing_keys"] if strict or not name.startswith("pooler."))
+    problems = {"missing": missing, "unexpected": sorted(loading["unexpected_keys"]) if strict else []}
+    found = "; ".join(f"{what}: {', '.join(names[:NAMES_SHOWN])}" for what, names in problems.items() if names)
+    if found:
+        raise UserError(f"{WEIGHTS_FIELD}: the weights do not fit {type(model).__name__}; tensors {found}")
+    return model
