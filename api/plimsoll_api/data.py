@@ -90,13 +90,13 @@ class Images(Model):
 
 
 class DataSource(Model):
-    """One data set: a .npz, .parquet, .csv or .jsonl file, or a folder of images."""
+    """One data set: a .npz, .parquet, .csv or .jsonl file, a folder of images, or a Hugging Face data set."""
 
     rules = (
         Rule(
             cel=f"!has(self.images) || !self.uri.matches('{_A_FILE}')",
             holds=lambda source: source.images is None or re.search(_A_FILE, source.uri) is None,
-            message="goes with a folder of images only: the arrays of a file are taken as they are",
+            message="goes with a folder only: the arrays of a file are taken as they are",
             field="images",
             reason="FieldValueForbidden",
         ),
@@ -118,7 +118,8 @@ class DataSource(Model):
 
     uri: Uri = Field(
         description="A file, whose ending tells the format: .npz, .parquet, .csv (its first line names the columns) or "
-        ".jsonl; or a folder of PNG or JPEG images, one folder a class, whose columns are inputs, labels and file."
+        ".jsonl; a folder of PNG or JPEG images, one folder a class, whose columns are inputs, labels and file; or a "
+        "data set that Hugging Face's Dataset.save_to_disk wrote."
     )
     inputs: list[ColumnName] = Field(
         default=["inputs"],
@@ -150,11 +151,11 @@ class DataSource(Model):
         default=[],
         max_length=4096,
         description="The names of the classes in the order of the model's outputs. Needed where labels are names; when "
-        "empty for a folder of images, the names of its folders in the order of the alphabet.",
+        "empty, those that a Hugging Face data set lists, or the names of the folders of images in alphabetical order.",
         json_schema_extra=list_of("set"),
     )
     images: Images | None = Field(
-        default=None, description="How a folder of images is read; the defaults of each field when unset."
+        default=None, description="How images of a folder or data set are read; the defaults of each field when unset."
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Where a data set's columns come from: the ending of a file tells its format, a directory is a folder of images."""
+"""Where a data set's columns come from: the ending of a file tells its format, the files of a directory what it is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from plimsoll_api.data import FILE_ENDINGS, DataSource, Images
 from plimsoll_api.model import digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns
+from plimsoll_job.load.huggingface import is_dataset, read_dataset
 from plimsoll_job.load.images import read_image_folder
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.tables import read_csv, read_jsonl, read_parquet
@@ -28,7 +29,10 @@ def read_columns(source: DataSource, store: Store, spec_field: str, wanted: Sequ
     if ending in READERS:
         content = store.read(source.uri, f"{spec_field}.uri")
         return Columns(READERS[ending](content, source.uri, spec_field, wanted), digest_of(content))
-    if store.locate(source.uri, f"{spec_field}.uri").is_dir():
+    directory = store.locate(source.uri, f"{spec_field}.uri")
+    if is_dataset(directory):
+        return read_dataset(source, store, spec_field, wanted)
+    if directory.is_dir():
         return read_image_folder(source.uri, source.images or Images(), store, spec_field, wanted)
     expected = ", ".join(f".{ending}" for ending in FILE_ENDINGS)
     raise UserError(

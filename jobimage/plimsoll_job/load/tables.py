@@ -25,7 +25,7 @@ def read_parquet(content: bytes, uri: str, spec_field: str, wanted: Sequence[str
         file = pq.ParquetFile(io.BytesIO(content))
         return file.read(columns=[name for name in dict.fromkeys(wanted) if name in file.schema_arrow.names])
 
-    return _columns_of(parse, uri, spec_field, wanted, ".parquet")
+    return columns_of(parse, (uri, spec_field, ".parquet"), wanted)
 
 
 def read_csv(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -40,7 +40,7 @@ def read_csv(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -
             parse_options=csv.ParseOptions(newlines_in_values=True),
         )
 
-    return _columns_of(parse, uri, spec_field, wanted, ".csv")
+    return columns_of(parse, (uri, spec_field, ".csv"), wanted)
 
 
 def read_jsonl(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -54,34 +54,41 @@ def read_jsonl(content: bytes, uri: str, spec_field: str, wanted: Sequence[str])
             read_options=json.ReadOptions(use_threads=False, block_size=_block_size(content)),
         )
 
-    return _columns_of(parse, uri, spec_field, wanted, ".jsonl")
+    return columns_of(parse, (uri, spec_field, ".jsonl"), wanted)
 
 
 def _block_size(content: bytes) -> int:
     return min(max(len(content) + 1, MIN_BLOCK_BYTES), MAX_BLOCK_BYTES)
 
 
-def _columns_of(
-    parse: Callable[[], Any], uri: str, spec_field: str, wanted: Sequence[str], ending: str
+def columns_of(
+    parse: Callable[[], Any],
+    what: tuple[str, str, str],
+    wanted: Sequence[str],
+    to_array: Callable[[Any, str], NDArray[Any]] | None = None,
 ) -> dict[str, NDArray[Any]]:
+    """Return the wanted columns of the Arrow table that is parsed; `what` is its URI, its field and its format."""
     # pyarrow costs a tenth of a second to import, and most jobs read npz.
     import pyarrow as pa  # noqa: PLC0415
 
+    uri, spec_field, form = what
     try:
         table = parse()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{spec_field}.uri: {uri} is not a whole {ending} file: {error}") from error
+        raise UserError(f"{spec_field}.uri: {uri} is not a whole {form} file: {error}") from error
     found = {}
     for name in dict.fromkeys(wanted):
         times = table.column_names.count(name)
         if times > 1:
             raise UserError(f"{spec_field}.uri: {uri} has {times} columns named {name!r}")
         if times:
-            found[name] = _array_of(table[name].combine_chunks(), name, spec_field)
+            column = table[name].combine_chunks()
+            found[name] = to_array(column, name) if to_array else array_of(column, name, spec_field)
     return found
 
 
-def _array_of(column: Any, name: str, spec_field: str) -> NDArray[Any]:
+def array_of(column: Any, name: str, spec_field: str) -> NDArray[Any]:
+    """Return an Arrow column as an array, one entry a sample; UserError where it has no array form."""
     import pyarrow as pa  # noqa: PLC0415
 
     if isinstance(column, pa.ChunkedArray):
