@@ -20,6 +20,8 @@ COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --n
 GENERATED := crds charts docs
 SOURCES := api operator jobimage cli tests bench
 NOT_UNIT := apiserver or cluster or images or slow
+# Files are kept whole: their fixtures train models. A worker holds torch, half a GiB.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 # One line a stage, with how long it took.
 define stage
@@ -85,10 +87,10 @@ test: venv ## All tests: unit, images, API server, cluster (whatever it starts i
 	exit $$status
 
 test-unit: venv
-	$(call stage,unit tests,$(PYTHON) -m pytest -q -m 'not ($(NOT_UNIT))' --durations=5)
+	$(call stage,unit tests,$(PYTHON) -m pytest -q -m 'not ($(NOT_UNIT))' --durations=5 $(PARALLEL))
 
 test-slow: venv
-	$(call stage,slow tests,$(PYTHON) -m pytest -q -m slow --durations=5)
+	$(call stage,slow tests,$(PYTHON) -m pytest -q -m slow --durations=5 $(PARALLEL))
 
 test-images: venv
 	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0 tests/cluster)
