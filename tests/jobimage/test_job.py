@@ -100,6 +100,15 @@ def test_evaluate_never_imports_torch(claims: Claims, tmp_path: Path) -> None:
     assert "there is no file pvc://out/a/manifest.json" in done.stderr
 
 
+def test_compress_imports_the_packages_of_other_models_only_for_them() -> None:
+    program = (
+        "import sys, plimsoll_job.compress\n"
+        "print(sorted(set(sys.modules) & {'timm', 'torchvision', 'transformers', 'datasets', 'torchao', 'sklearn'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("document", ["", "{}", "[1", '{"schemaVersion": "v9"}'])
 def test_a_plan_that_is_none_is_the_requests_fault(tmp_path: Path, document: str) -> None:
     (tmp_path / "plan.json").write_text(document)

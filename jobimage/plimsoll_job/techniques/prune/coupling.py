@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.techniques.prune.dependency import tp
 from plimsoll_job.techniques.shape import Cut
 
 
