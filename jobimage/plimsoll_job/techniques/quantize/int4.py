@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import onnx
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
@@ -24,6 +23,9 @@ def to_int4(model: FloatModel, layers: Collection[Layer], _: Samples | None) -> 
     chosen = {layer.node for layer in layers}
     split_gemms(source, chosen)
     others = [node.name for node in source.graph.node if node.op_type == "MatMul" and node.name not in chosen]
+    # It imports sympy: a second or two, which no other scheme should pay.
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer  # noqa: PLC0415
+
     quantizer = MatMulNBitsQuantizer(
         source, block_size=BLOCK, is_symmetric=True, accuracy_level=COMPUTE_INT8, nodes_to_exclude=others
     )
