@@ -181,7 +181,7 @@ def take_step(
     if step.distill is not None:
         bench.ranks.announce(index)
     applied = TECHNIQUES[technique](settings, candidate, bench)
-    if applied.candidate.fingerprint() == fingerprint:
+    if applied.candidate.fingerprint() == fingerprint and not applied.may_stay:
         raise UserError(
             f"{bench.spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
         )

@@ -17,13 +17,14 @@ from plimsoll_api.steps.prune import (
     PruneCriterion,
     Scope,
 )
-from plimsoll_api.steps.quantize import CEL_NEEDS_CALIBRATION, Exclusion, Quantize, QuantizeScheme
+from plimsoll_api.steps.quantize import CEL_NEEDS_CALIBRATION, AutoChoice, Exclusion, Quantize, QuantizeScheme
 
 __all__ = [
     "CALIBRATED",
     "CEL_NEEDS_CALIBRATION",
     "ActivationStatistic",
     "AmountOf",
+    "AutoChoice",
     "Distill",
     "DistillLoss",
     "Exclusion",

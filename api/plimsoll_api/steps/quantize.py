@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from plimsoll_api.model import Model
-from plimsoll_api.rules import Pattern
+from plimsoll_api.gates import LatencyMeasurement
+from plimsoll_api.model import Decimal, Fraction, Model
+from plimsoll_api.rules import Pattern, Rule, Within
 from plimsoll_api.values import list_of
 
 LayerName = Annotated[
@@ -20,6 +21,8 @@ LayerName = Annotated[
     ),
 ]
 
+Error = Annotated[Fraction, Within("above 0 and at most 1 (100%)", above=0, at_most=1)]
+
 
 class QuantizeScheme(StrEnum):
     """The number format of weights, and of what is computed with them."""
@@ -30,42 +33,89 @@ class QuantizeScheme(StrEnum):
     INT8_STATIC = "Int8Static"
     INT4_WEIGHT_ONLY = "Int4WeightOnly"
     FLOAT8 = "Float8"
+    AUTO = "Auto"
 
 
-#: The schemes that take the ranges of activations from calibration data.
-NEED_CALIBRATION = frozenset({QuantizeScheme.INT8_STATIC})
+#: The schemes that read calibration data: for the ranges of activations, or to compare answers.
+NEED_CALIBRATION = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.AUTO})
 
 
 class Exclusion(Model):
-    """The layers that stay float."""
+    """The layers that stay float: by name, and by how much the answers suffer from them."""
+
+    rules = (
+        Rule(
+            cel="self.layers.size() > 0 || has(self.maxError)",
+            holds=lambda exclusion: bool(exclusion.layers) or exclusion.max_error is not None,
+            message="must name layers or give maxError",
+            field="layers",
+        ),
+    )
 
     layers: list[LayerName] = Field(
-        min_length=1,
+        default=[],
         max_length=256,
         description="Modules by their names in the model; a name stands for all layers within the module.",
         json_schema_extra=list_of("set"),
     )
+    max_error: Error | None = Field(
+        default=None,
+        description="The most error of the answers on data.calibration: their distance to the float model's, over how "
+        "much those differ from sample to sample; above 0, at most 1. Layers stay float, first those that cost most "
+        "when quantized alone, until the rest is within it.",
+    )
+
+
+class AutoChoice(Model):
+    """What scheme Auto demands of a number format."""
+
+    max_error: Error = Field(
+        default=Fraction("10%"), description="The most error of the answers, as exclude.maxError has it."
+    )
+    max_changed: Fraction | None = Field(
+        default=None, description="The largest share of samples whose largest output may be another; for classifiers."
+    )
+    max_latency_ratio: Annotated[Decimal, Within("above 0 and at most 100", above=0, at_most=100)] | None = Field(
+        default=None,
+        description="p50 latency over the float model's, at every batch size: the most that the upper end of its 95% "
+        "interval may be. When unset, none that is slower is taken: the interval must reach 1 and end below 1.05.",
+    )
+    latency: LatencyMeasurement = Field(default=LatencyMeasurement(), description="How latency is measured.")
 
 
 class Quantize(Model):
     """Store weights in a smaller number format, and compute in it where the scheme says so."""
+
+    rules = (
+        Rule(
+            cel="self.scheme == 'Auto' || !has(self.auto)",
+            holds=lambda quantize: quantize.scheme == QuantizeScheme.AUTO or quantize.auto is None,
+            message="goes with scheme Auto only",
+            field="auto",
+            reason="FieldValueForbidden",
+        ),
+    )
 
     scheme: QuantizeScheme = Field(
         description="Int8Static: weights and activations in int8, ranges from data.calibration; for convolutions and "
         "linear layers. Int8Dynamic: linear layers compute in int8, activations by their range in each run; embeddings "
         "are stored in int8, convolutions stay float. Int4WeightOnly: weights of linear layers in blocks of 32 by 4 "
         "bits. Float16 and BFloat16: all weights stored in half the bytes, computed in float32. Float8: weights stored "
-        "in 8-bit floats; needs a GPU."
+        "in 8-bit floats; needs a GPU. Auto: measures the schemes that can run on this machine beside the float model, "
+        "and takes the smallest that is near enough to its answers and not slower."
     )
     exclude: Exclusion | None = Field(default=None, description="The layers that stay float.")
+    auto: AutoChoice | None = Field(default=None, description="What scheme Auto demands; its defaults when unset.")
 
     @property
     def needs_calibration(self) -> bool:
         """Whether the step reads data.calibration."""
-        return self.scheme in NEED_CALIBRATION
+        return self.scheme in NEED_CALIBRATION or (self.exclude is not None and self.exclude.max_error is not None)
 
 
+_CEL_SCHEMES = ", ".join(f"'{scheme}'" for scheme in sorted(NEED_CALIBRATION))
 #: CEL that is true for a step `s` that quantizes with calibration data.
 CEL_NEEDS_CALIBRATION = (
-    "has(s.quantize) && s.quantize.scheme in [" + ", ".join(f"'{scheme}'" for scheme in sorted(NEED_CALIBRATION)) + "]"
+    f"has(s.quantize) && (s.quantize.scheme in [{_CEL_SCHEMES}] || "
+    "(has(s.quantize.exclude) && has(s.quantize.exclude.maxError)))"
 )

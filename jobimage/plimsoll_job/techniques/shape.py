@@ -102,8 +102,9 @@ class Bench:
 
 @dataclass(frozen=True)
 class Applied:
-    """What a technique made, and what it tells of itself."""
+    """What a technique made, and what it tells of itself; `may_stay` where it decided to leave the model as it is."""
 
     candidate: Candidate
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    may_stay: bool = False

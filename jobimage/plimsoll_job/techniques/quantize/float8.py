@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import Layer
 
@@ -18,7 +17,7 @@ LARGEST = 448.0
 OPSET = 19
 
 
-def to_float8(model: FloatModel, layers: Collection[Layer], _: Samples | None) -> onnx.ModelProto:
+def to_float8(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> onnx.ModelProto:
     """Return the model with the weights of these layers in float8, restored to float32 where they are used."""
     changed = version_converter.convert_version(model.copy(), OPSET)
     constants = {constant.name: constant for constant in changed.graph.initializer}

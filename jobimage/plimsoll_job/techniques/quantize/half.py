@@ -12,7 +12,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import Layer
 
@@ -20,12 +19,12 @@ from plimsoll_job.techniques.quantize.layers import Layer
 MIN_NUMBERS = 64
 
 
-def to_float16(model: FloatModel, layers: Collection[Layer], _: Samples | None) -> onnx.ModelProto:
+def to_float16(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> onnx.ModelProto:
     """Return the model with weights in IEEE half floats; those beyond 65504 stay float."""
     return _store(model, layers, TensorProto.FLOAT16)
 
 
-def to_bfloat16(model: FloatModel, layers: Collection[Layer], _: Samples | None) -> onnx.ModelProto:
+def to_bfloat16(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> onnx.ModelProto:
     """Return the model with weights in bfloat16: the range of float32, 8 bits of precision."""
     return _store(model, layers, TensorProto.BFLOAT16)
 

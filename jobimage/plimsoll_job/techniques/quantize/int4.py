@@ -1,4 +1,7 @@
-"""Int4 weights by ONNX Runtime's MatMulNBits: symmetric, in blocks of 32, for linear layers; activations stay float."""
+"""Int4 weights by ONNX Runtime's MatMulNBits: symmetric, in blocks of 32, for linear layers.
+
+Activations are rounded to int8 by blocks as they come, and stay float between layers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from collections.abc import Collection
 
 import onnx
 
-from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
 from plimsoll_job.techniques.quantize.gemm import split_gemms
 from plimsoll_job.techniques.quantize.layers import Layer
@@ -17,7 +19,7 @@ BLOCK = 32
 COMPUTE_INT8 = 4
 
 
-def to_int4(model: FloatModel, layers: Collection[Layer], _: Samples | None) -> onnx.ModelProto:
+def to_int4(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> onnx.ModelProto:
     """Return the model with the weights of these linear layers in 4 bits."""
     source = model.copy()
     chosen = {layer.node for layer in layers}

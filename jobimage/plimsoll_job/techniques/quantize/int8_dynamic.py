@@ -9,13 +9,12 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
 from plimsoll_job.techniques.quantize.gemm import split_gemms
 from plimsoll_job.techniques.quantize.layers import Layer
 
 
-def to_int8_dynamic(model: FloatModel, layers: Collection[Layer], _: Samples | None) -> onnx.ModelProto:
+def to_int8_dynamic(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> onnx.ModelProto:
     """Return the model with these layers in int8; embeddings are stored so and computed in float."""
     source = model.copy()
     chosen = [layer.node for layer in layers]

@@ -16,6 +16,8 @@ from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, Layer
 
 BATCH_SIZE = 64
+#: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
+Ranges = bytes
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -29,31 +31,47 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def to_int8_static(model: FloatModel, layers: Collection[Layer], calibration: Samples | None) -> onnx.ModelProto:
+def observe_ranges(model: FloatModel, calibration: Samples) -> Ranges:
+    """Return the least and the largest value of each activation over all samples."""
+    with tempfile.TemporaryDirectory() as directory:
+        cache = Path(directory, "ranges.json")
+        _quantize(model, model.layers, Path(directory), cache, _Batches(calibration))
+        return cache.read_bytes()
+
+
+def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges | None) -> onnx.ModelProto:
     """Return the model with these layers in int8, and what lies between convolutions too.
 
     S8S8 in QDQ form is ONNX Runtime's default for x86 processors; zero weights stay zero. Without convolutions only
     the layers are quantized: normalisation and softmax of transformers have no int8 kernels worth the rounding.
     """
-    assert calibration is not None  # noqa: S101 — the step asked for it
+    assert ranges is not None  # noqa: S101 — the scheme observes them
+    with tempfile.TemporaryDirectory() as directory:
+        cache = Path(directory, "ranges.json")
+        cache.write_bytes(ranges)
+        return _quantize(model, layers, Path(directory), cache, None)
+
+
+def _quantize(
+    model: FloatModel, layers: Collection[Layer], directory: Path, cache: Path, batches: _Batches | None
+) -> onnx.ModelProto:
     chosen = {layer.node for layer in layers}
-    others = [layer.node for layer in model.layers if layer.node not in chosen]
-    convolutional = any(layer.operator in CONVOLUTIONS for layer in layers)
-    with tempfile.TemporaryDirectory() as directory, quiet():
-        prepared, quantized = Path(directory, "prepared.onnx"), Path(directory, "quantized.onnx")
-        prepared.write_bytes(model.content)
-        options: dict[str, Any] = {"ActivationSymmetric": False, "WeightSymmetric": True, "MatMulConstBOnly": True}
+    convolutional = any(layer.operator in CONVOLUTIONS for layer in model.layers)
+    prepared, quantized = directory / "prepared.onnx", directory / "quantized.onnx"
+    prepared.write_bytes(model.content)
+    with quiet():
         quantize_static(
             str(prepared),
             str(quantized),
-            _Batches(calibration),
+            batches,
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=None if convolutional else sorted({layer.operator for layer in layers}),
-            nodes_to_exclude=others,
-            extra_options=options,
+            calibration_cache_path=cache,
+            op_types_to_quantize=None if convolutional else sorted({layer.operator for layer in model.layers}),
+            nodes_to_exclude=[layer.node for layer in model.layers if layer.node not in chosen],
+            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, "MatMulConstBOnly": True},
         )
-        return onnx.load(str(quantized))
+    return onnx.load(str(quantized))

@@ -16,7 +16,7 @@ from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.half import to_bfloat16, to_float16
 from plimsoll_job.techniques.quantize.int4 import to_int4
 from plimsoll_job.techniques.quantize.int8_dynamic import to_int8_dynamic
-from plimsoll_job.techniques.quantize.int8_static import to_int8_static
+from plimsoll_job.techniques.quantize.int8_static import observe_ranges, to_int8_static
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
 
 EMBEDDINGS = frozenset({"Gather"})
@@ -27,15 +27,16 @@ ALL = CONVOLUTIONS | LINEAR | EMBEDDINGS
 class Scheme:
     """One number format: how a graph gets it, for layers of which operators, what is computed with it, what it needs.
 
-    `quantize` takes the float model, the layers that are to change and the calibration data, and returns the changed
-    model. `missing` tells why the scheme cannot work on this machine.
+    `quantize` takes the float model, the layers that are to change and what `observe` found on the calibration data,
+    and returns the changed model. `missing` tells why the scheme cannot work on this machine.
     """
 
-    quantize: Callable[[FloatModel, Collection[Layer], Samples | None], onnx.ModelProto]
+    quantize: Callable[[FloatModel, Collection[Layer], bytes | None], onnx.ModelProto]
     operators: frozenset[str]
     computes: str
     why_others_stay: str = ""
     missing: Callable[[], str | None] = lambda: None
+    observe: Callable[[FloatModel, Samples], bytes | None] = lambda model, samples: None
 
     def takes(self, layer: Layer) -> bool:
         """Return whether layers of this operator get the format."""
@@ -56,7 +57,7 @@ SCHEMES: Mapping[QuantizeScheme, Scheme] = {
     QuantizeScheme.INT8_DYNAMIC: Scheme(
         to_int8_dynamic, LINEAR | EMBEDDINGS, "int8 in linear layers", "ONNX Runtime is slow at it in int8"
     ),
-    QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8"),
+    QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges),
     QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
         to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits"
     ),

@@ -1,0 +1,106 @@
+"""Auto: the scheme is chosen by what was measured, of all that can run here, on the processor that this runs on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from plimsoll_api.report import RatioInterval
+from plimsoll_api.spec import AutoChoice, Exclusion, Metric, QuantizeScheme
+from plimsoll_job.errors import UserError
+from plimsoll_job.evaluate.latency import ratio_intervals
+from plimsoll_job.evaluate.timing import measure_times
+from plimsoll_job.load.data import Samples
+from plimsoll_job.techniques.quantize.fidelity import Fidelity, runner
+from plimsoll_job.techniques.quantize.quantized import Quantized, Start, quantize
+from plimsoll_job.techniques.quantize.schemes import SCHEMES
+from plimsoll_job.techniques.shape import Bench
+
+#: An interval that reaches down to 1 and ends below this is that of a format as fast as float, in a noisy place.
+NOT_SLOWER = 1.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one scheme, and why it is not taken; without figures where it could not be made."""
+
+    scheme: QuantizeScheme
+    size_bytes: int = 0
+    fidelity: Fidelity | None = None
+    latency: tuple[RatioInterval, ...] = ()
+    against: str = ""
+    quantized: Quantized | None = None
+
+    def to_details(self) -> dict[str, Any]:
+        """Return the row for the record."""
+        figures: dict[str, Any] = {}
+        if self.fidelity is not None:
+            figures = {"bytes": self.size_bytes, **self.fidelity.to_details()}
+            figures["latencyP50"] = [
+                {"batchSize": one.batch_size, **{k: round(getattr(one, k), 4) for k in ("ratio", "low", "high")}}
+                for one in self.latency
+            ]
+        return {"scheme": str(self.scheme), **figures, "verdict": self.against or "within the limits"}
+
+
+def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench: Bench) -> list[Row]:
+    """Return one row a scheme."""
+    rows = []
+    for number, (name, scheme) in enumerate(SCHEMES.items()):
+        bench.reporter.report("quantize", 0.1 + 0.8 * number / len(SCHEMES), f"measures {name}")
+        if (missing := scheme.missing()) is not None:
+            rows.append(Row(name, against=missing))
+            continue
+        try:
+            quantized = quantize(name, start, exclude, bench.spec_field)
+        except UserError as error:
+            rows.append(Row(name, against=error.message.removeprefix(f"{bench.spec_field}: ")))
+            continue
+        latency = _time(start, quantized, settings, bench.seed)
+        row = Row(name, len(quantized.graph), quantized.fidelity, latency, quantized=quantized)
+        rows.append(replace(row, against=objection(row, settings)))
+    return rows
+
+
+def objection(row: Row, settings: AutoChoice) -> str:
+    """Return which limit of the settings the row breaks, nothing when it keeps them all."""
+    assert row.fidelity is not None  # noqa: S101 — asked of measured rows only
+    if row.fidelity.error > settings.max_error.value:
+        return f"its error of {row.fidelity.error:.2%} is above maxError, {settings.max_error}"
+    if settings.max_changed is not None and row.fidelity.changed > settings.max_changed.value:
+        return f"{row.fidelity.changed:.2%} of its answers changed, above maxChanged, {settings.max_changed}"
+    limit = NOT_SLOWER if settings.max_latency_ratio is None else settings.max_latency_ratio.value
+    for one in row.latency:
+        interval = f"{one.low:.2f} to {one.high:.2f}"
+        at = f"at batch size {one.batch_size}: {one.ratio:.2f} of the float model's time, {interval}"
+        if settings.max_latency_ratio is None and one.low > 1:
+            return f"it is slower {at}"
+        if one.high > limit:
+            return f"it is not shown to stay below {limit:g} {at}"
+    return ""
+
+
+def smallest(rows: Sequence[Row]) -> Row | None:
+    """Return the row of the fewest bytes, then of the least error, of those that nothing speaks against."""
+    fit = [row for row in rows if not row.against and row.fidelity is not None]
+    return min(fit, key=lambda row: (row.size_bytes, row.fidelity.error if row.fidelity else 0.0), default=None)
+
+
+def _time(start: Start, quantized: Quantized, settings: AutoChoice, seed: int) -> tuple[RatioInterval, ...]:
+    """Return p50 latency over the float model's at each batch size, interleaved."""
+    assert start.calibration is not None  # noqa: S101 — Auto needs it
+    latency = settings.latency
+    calls = [runner(graph, latency.threads) for graph in (start.graph, quantized.graph)]
+    found = []
+    for size in latency.batch_sizes:
+        batch = _batch_of(start.calibration, size)
+        times = measure_times(*(partial(call, batch) for call in calls), rounds=latency.rounds)
+        found += [one for one in ratio_intervals(times, size, seed) if one.metric == Metric.LATENCY_P50]
+    return tuple(found)
+
+
+def _batch_of(samples: Samples, size: int) -> Any:
+    return samples.rows(list(itertools.islice(itertools.cycle(range(len(samples))), size)))

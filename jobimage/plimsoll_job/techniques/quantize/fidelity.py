@@ -1,0 +1,56 @@
+"""How near a quantized graph's answers are to the float graph's, on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import Arrays
+from plimsoll_job.sessions import open_session
+
+BATCH_SIZE = 64
+
+Answers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Two distances to the float model's answers.
+
+    `error` is the root mean square of the difference, over that of the float answers about their mean; infinite where
+    an answer is no number. `changed` is the share of samples whose largest output is another.
+    """
+
+    error: float
+    changed: float
+
+    def to_details(self) -> dict[str, float]:
+        """Return the figures for a record."""
+        return {"error": round(self.error, 6), "changed": round(self.changed, 6)}
+
+
+def runner(graph: bytes, threads: int) -> Callable[[Arrays], Any]:
+    """Return what answers one batch by the graph."""
+    session = open_session(graph, threads)
+    return lambda inputs: session.run(None, dict(inputs))[0]
+
+
+def answers(graph: bytes, samples: Samples, threads: int) -> Answers:
+    """Return the graph's answers to all samples, [n, …]."""
+    run = runner(graph, threads)
+    batches = range(0, len(samples), BATCH_SIZE)
+    return np.concatenate([run(samples.rows(slice(at, at + BATCH_SIZE))) for at in batches]).astype(np.float64)
+
+
+def compare(expected: Answers, given: Answers) -> Fidelity:
+    """Return how far the answers are from those expected."""
+    spread = np.sqrt(((expected - expected.mean(axis=0)) ** 2).mean())
+    distance = np.sqrt(((given - expected) ** 2).mean())
+    error = float(distance / max(spread, np.finfo(np.float64).tiny))
+    changed = (given.argmax(axis=-1) != expected.argmax(axis=-1)).mean()
+    return Fidelity(error if np.isfinite(error) else float("inf"), float(changed))

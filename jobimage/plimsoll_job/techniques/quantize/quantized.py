@@ -1,0 +1,152 @@
+"""One scheme applied to one float model: the graph, what each layer got and why, and how near its answers are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from plimsoll_api.spec import Exclusion, QuantizeScheme
+from plimsoll_job.errors import UserError
+from plimsoll_job.export.graph import slim
+from plimsoll_job.load.data import Samples
+from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
+from plimsoll_job.techniques.quantize.float_model import FloatModel
+from plimsoll_job.techniques.quantize.layers import FLOAT, Layer, count_zero_weights, is_within, stored_types
+from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
+from plimsoll_job.techniques.quantize.sensitivity import Chosen, choose_layers
+
+#: Sensitivity compares answers and nothing else: one thread gives the same ones every time.
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Start:
+    """What every scheme starts from: the model, its slim bytes, its answers to the calibration data if there is any."""
+
+    model: FloatModel
+    graph: bytes
+    calibration: Samples | None
+    expected: Answers | None
+
+    @classmethod
+    def of(cls, model: FloatModel, calibration: Samples | None) -> Start:
+        """Return the start, with the answers of the float model."""
+        graph: bytes = slim(model.copy()).SerializeToString(deterministic=True)
+        expected = None if calibration is None else answers(graph, calibration, THREADS)
+        return cls(model, graph, calibration, expected)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized graph and its record."""
+
+    scheme: QuantizeScheme
+    graph: bytes
+    zero_weights: int
+    fidelity: Fidelity | None
+    details: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec_field: str) -> Quantized:
+    """Return the model in the scheme's format; UserError when no layer gets it, or when that gains nothing."""
+    scheme, model = SCHEMES[name], start.model
+    excluded = exclude.layers if exclude else []
+    kept = {layer.node: why for layer in model.layers if (why := _why_kept(layer, name, scheme, excluded))}
+    able = [layer for layer in model.layers if layer.node not in kept]
+    if not able:
+        whys = "; ".join(sorted(set(kept.values()))) or "it has no layer with a weight"
+        raise UserError(f"{spec_field}: no layer of the model gets {name}: {whys}", reason="NotQuantizable")
+    ranges = scheme.observe(model, start.calibration) if start.calibration is not None else None
+
+    def make(layers: Collection[Layer]) -> onnx.ModelProto:
+        return scheme.quantize(model, layers, ranges)
+
+    limit = exclude.max_error if exclude else None
+    chosen = Chosen(able, {}) if limit is None else choose_layers(able, _measure(make, start), limit.value)
+    if chosen is None:
+        raise UserError(
+            f"{spec_field}.exclude.maxError: {limit} cannot be kept: each layer alone costs more in {name}",
+            reason="NotQuantizable",
+        )
+    taken = {layer.node for layer in chosen.layers}
+    kept |= {layer.node: f"kept for exclude.maxError of {limit}" for layer in able if layer.node not in taken}
+    quantized = make(chosen.layers)
+    types = stored_types(quantized, model.layers)
+    if all(types[node] == FLOAT for node in taken):
+        raise UserError(f"{spec_field}: every layer kept float weights", reason="NotQuantizable")
+    graph = slim(quantized).SerializeToString(deterministic=True)
+    if len(graph) >= len(start.graph):
+        raise UserError(
+            f"{spec_field}: the model has {len(graph)} bytes in {name}, {len(start.graph)} in float32: it is too small "
+            "for quantization to pay; leave the step out",
+            reason="NotSmaller",
+        )
+    fidelity = None
+    if start.calibration is not None and start.expected is not None:
+        fidelity = compare(start.expected, answers(graph, start.calibration, THREADS))
+        if not np.isfinite(fidelity.error):
+            raise UserError(f"{spec_field}: answers in {name} are no finite numbers", reason="NotQuantizable")
+    return Quantized(
+        scheme=name,
+        graph=graph,
+        zero_weights=count_zero_weights(quantized, chosen.layers),
+        fidelity=fidelity,
+        details={
+            "scheme": str(name),
+            "floatBytes": len(start.graph),
+            "bytes": len(graph),
+            "computes": scheme.computes,
+            **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
+            **({} if fidelity is None else {"fidelity": fidelity.to_details()}),
+            "weightTypes": dict(sorted(Counter(types.values()).items())),
+            "layers": [_record(layer, types[layer.node], kept, chosen.alone) for layer in model.layers],
+        },
+        notes=_notes(model, types, excluded),
+    )
+
+
+def _measure(
+    make: Callable[[Collection[Layer]], onnx.ModelProto], start: Start
+) -> Callable[[Collection[Layer]], float]:
+    """Return what measures the error of the answers when these layers are quantized."""
+    assert start.calibration is not None and start.expected is not None  # noqa: S101, PT018 — the step asked for it
+    calibration, expected = start.calibration, start.expected
+
+    def error_of(layers: Collection[Layer]) -> float:
+        graph = slim(make(layers)).SerializeToString(deterministic=True)
+        return compare(expected, answers(graph, calibration, THREADS)).error
+
+    return error_of
+
+
+def _record(layer: Layer, dtype: str, kept: Mapping[str, str], alone: Mapping[str, float]) -> dict[str, Any]:
+    why = kept.get(layer.node)
+    if why is None:
+        why = f"ONNX Runtime did not quantize this {layer.operator}" if dtype == FLOAT else "as ordered"
+    sensitivity = {"sensitivity": round(alone[layer.node], 6)} if layer.node in alone else {}
+    return {"layer": layer.name, "dtype": dtype, "why": why, **sensitivity}
+
+
+def _why_kept(layer: Layer, name: QuantizeScheme, scheme: Scheme, excluded: Collection[str]) -> str | None:
+    """Return why the layer is not given to the scheme, None when it is."""
+    if not scheme.takes(layer):
+        return f"{name} leaves {layer.operator} in float: {scheme.why_others_stay}"
+    module = next((module for module in excluded if is_within(layer, module)), None)
+    return None if module is None else f"exclude.layers names {module}"
+
+
+def _notes(model: FloatModel, types: Mapping[str, str], excluded: Collection[str]) -> tuple[str, ...]:
+    """Tell of the layers that stay float though nobody named them."""
+    stay = [
+        layer.name
+        for layer in model.layers
+        if types[layer.node] == FLOAT and not any(is_within(layer, module) for module in excluded)
+    ]
+    shown = ", ".join(stay[:5]) + (f" and {len(stay) - 5} more" if len(stay) > 5 else "")
+    return (f"{len(stay)} of {len(model.layers)} layers stay float: {shown}.",) if stay else ()
