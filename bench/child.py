@@ -49,7 +49,8 @@ def run(
 ) -> Ended:
     """Run the command from the checkout's root and wait for it; past the limit it is killed with all it started.
 
-    `memory_bytes` bounds the private memory of each of its processes. The peak is that of the largest of them.
+    `memory_bytes` bounds the private memory of each of its processes. The peak is that of the largest of them, or of
+    this process where that is larger: the kernel counts from the fork on.
     """
     path = os.pathsep.join(str(package) for package in PACKAGES)
     variables = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench.breadth.subjects import factory_of
+from bench.breadth.subjects import plan_parts
 
 from plimsoll_api.plan import Plan
 from plimsoll_job.compress import compress
@@ -19,6 +20,7 @@ from plimsoll_job.errors import PlimsollError
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.observe import tensors_of
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES
 
@@ -35,24 +37,31 @@ def plan_of(name: str, technique: str) -> Plan:
     """Return the plan; the claim `work` holds all that it names."""
     return Plan.model_validate({
         "image": "",
-        "model": {"uri": "pvc://work/model.safetensors", "architecture": {"factory": factory_of(name)}},
-        "task": "ImageClassification",
-        "calibration": {"uri": "pvc://work/calibration.npz"},
+        **plan_parts(name),
         "steps": [STEPS[technique]],
         "seed": 0,
         "output": {"uri": f"pvc://work/{technique}"},
     })  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Seen:
+    """One use of a technique: what came in, what came out, and the samples that it was given."""
+
+    before: Candidate
+    after: Candidate
+    bench: Bench
+
+
 @contextmanager
-def watched(technique: str) -> Iterator[list[tuple[Candidate, Candidate]]]:
-    """Give a list that gets the candidate before and after the technique: compress hands out the artifact only."""
-    seen: list[tuple[Candidate, Candidate]] = []
+def watched(technique: str) -> Iterator[list[Seen]]:
+    """Give a list that gets each use of the technique: compress hands out the artifact only."""
+    seen: list[Seen] = []
     apply = TECHNIQUES[technique]
 
     def watching(settings: Any, candidate: Candidate, bench: Bench) -> Applied:
         applied = apply(settings, candidate, bench)
-        seen.append((candidate, applied.candidate))
+        seen.append(Seen(candidate, applied.candidate, bench))
         return applied
 
     TECHNIQUES[technique] = watching
@@ -67,14 +76,13 @@ def carry_out(name: str, technique: str, folder: Path) -> float:
     with watched(next(iter(STEPS[technique]))) as seen:
         summary = compress(plan_of(name, technique), Store(claims=folder.parent), Reporter(emit=lambda _: None))
     assert summary.candidate is not None  # noqa: S101 — compress came to its end
-    ((before, after),) = seen
-    with np.load(folder / "calibration.npz", allow_pickle=False) as samples:
-        arrays = {name: samples[name][:ASKED] for name in samples.files}
+    (use,) = seen
+    arrays: dict[str, Any] = use.bench.need_calibration().rows(slice(ASKED))
     with torch.no_grad():
-        arrays["answers"] = after.module(*map(torch.from_numpy, arrays.values())).numpy()
+        arrays["answers"] = use.after.module(*tensors_of(arrays)).numpy()
     np.savez(folder / technique / "expected.npz", **arrays)
     (folder / technique / "artifact.json").write_text(summary.candidate.model_dump_json())
-    return 1 - count_parameters(after.module) / count_parameters(before.module)
+    return 1 - count_parameters(use.after.module) / count_parameters(use.before.module)
 
 
 def main() -> int:

@@ -1,33 +1,83 @@
 """The models that are walked: torchvision's classifiers below a size, and transformers' architectures, made small.
 
-Weights are random, but statistics of batch norms are those of the data: at the initial ones, signals of deep models
-vanish or overflow, and nothing could be compared.
+Weights are random, but statistics of batch norms are those of the data, and no token is zero: at the initial ones,
+signals of deep models vanish or overflow, and nothing could be compared.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 MAX_PARAMETERS = 100_000_000
 SIDES = (64, 96, 224, 299)
 CLASSES = 10
 SAMPLES = 32
+SMALL_STD = 0.02
+VOCABULARY, WORDS, TOKENS = 200, 12, 16
 
-_IMAGE = {"image_size": 64, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+_TEXT = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 256, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+_IMAGE = {
+    "image_size": 64, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 256,
+}  # fmt: skip
 _STAGES = {"image_size": 64, "depths": [1, 1, 2]}
 
-#: Classifiers of transformers: the class, and the config that makes it small; the rest is as the class has it.
-TRANSFORMERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "ViT": ("ViTForImageClassification", {**_IMAGE, "intermediate_size": 256}),
-    "DeiT": ("DeiTForImageClassification", {**_IMAGE, "intermediate_size": 256}),
-    "Swin": ("SwinForImageClassification", {**_STAGES, "embed_dim": 24, "num_heads": [2, 4, 8], "window_size": 4}),
-    "ConvNeXt": ("ConvNextForImageClassification", {**_STAGES, "hidden_sizes": [24, 48, 96], "num_stages": 3}),
+
+@dataclass(frozen=True)
+class Small:
+    """An architecture of transformers: the class, and the settings that make it small; the rest is the class's own."""
+
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "TextClassification"
+
+
+_IMAGES = "ImageClassification"
+TRANSFORMERS: Mapping[str, Small] = {
+    "BERT": Small("BertForSequenceClassification", _TEXT),
+    "DistilBERT": Small(
+        "DistilBertForSequenceClassification",
+        {"vocab_size": VOCABULARY, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 256, "pad_token_id": 0},
+    ),
+    "RoBERTa": Small("RobertaForSequenceClassification", _TEXT),
+    "ELECTRA": Small("ElectraForSequenceClassification", {**_TEXT, "embedding_size": 32}),
+    "MiniLM": Small("BertModel", _TEXT, "Embedding"),
+    "GPT-2": Small(
+        "GPT2ForSequenceClassification",
+        {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "pad_token_id": 0},
+    ),
+    "ViT": Small("ViTForImageClassification", _IMAGE, _IMAGES),
+    "DeiT": Small("DeiTForImageClassification", _IMAGE, _IMAGES),
+    "Swin": Small(
+        "SwinForImageClassification",
+        {**_STAGES, "embed_dim": 24, "num_heads": [2, 4, 8], "window_size": 4},
+        _IMAGES,
+    ),
+    "ConvNeXt": Small(
+        "ConvNextForImageClassification", {**_STAGES, "hidden_sizes": [24, 48, 96], "num_stages": 3}, _IMAGES
+    ),
 }
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A model and its data, written to a folder as a job would find them; the side of its images, if it takes any."""
+
+    parameters: int
+    side: int | None
 
 
 def names() -> list[str]:
@@ -35,47 +85,30 @@ def names() -> list[str]:
     return [f"torchvision/{name}" for name in _torchvision()] + [f"transformers/{name}" for name in TRANSFORMERS]
 
 
-def factory_of(name: str) -> str:
-    """Return how a plan names the model's architecture."""
-    return f"bench.breadth.subjects:{name.replace('/', '__')}"
+def plan_parts(name: str) -> dict[str, Any]:
+    """Return the model, the task and the data of a plan whose claim `work` is the folder that `lay_out` filled."""
+    library, _, name = name.partition("/")
+    images = library == "torchvision" or TRANSFORMERS[name].task == _IMAGES
+    return {
+        "model": {
+            "uri": "pvc://work/model",
+            "architecture": {"torchvision": {"name": name}} if library == "torchvision" else {"huggingface": {}},
+        },
+        "task": _IMAGES if library == "torchvision" else TRANSFORMERS[name].task,
+        "calibration": {"uri": "pvc://work/calibration.npz"}
+        if images
+        else {"uri": "pvc://work/calibration.jsonl", "text": ["text"], "maxLength": TOKENS},
+    }
 
 
-def __getattr__(attribute: str) -> Any:
-    """Return the factory of one model: plans name factories as attributes of a module."""
-    library, separator, name = attribute.partition("__")
-    if not (library and separator):
-        raise AttributeError(attribute)
-    return lambda: build(f"{library}/{name}")
-
-
-def build(name: str) -> nn.Module:
-    """Return the model with random weights, always the same ones, in evaluation mode."""
+def lay_out(name: str, folder: Path) -> Laid:
+    """Write the model with random weights, always the same ones, and samples of the smallest size that it takes."""
     library, _, name = name.partition("/")
     torch.manual_seed(0)
+    (folder / "model").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return (_torchvision_model(name) if library == "torchvision" else _transformers_model(name)).eval()
-
-
-def samples_for(module: nn.Module) -> torch.Tensor:
-    """Return images of the smallest size that the module takes, after setting its batch norms' statistics to theirs."""
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    for side in SIDES:
-        images = torch.randn((SAMPLES, 3, side, side), generator=torch.Generator().manual_seed(1))
-        try:
-            with torch.no_grad():
-                module(images[:2])
-        except (RuntimeError, ValueError, AssertionError) as error:
-            refused = error
-            continue
-        for norm in norms:
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
-            module(images)
-        module.eval()
-        return images
-    raise ValueError(f"images of no side of {SIDES} are taken: {refused}")
+        return _lay_out_torchvision(name, folder) if library == "torchvision" else _lay_out_transformers(name, folder)
 
 
 def _torchvision() -> list[str]:
@@ -87,28 +120,75 @@ def _torchvision() -> list[str]:
     return [name for name in models.list_models(module=models) if parameters(name) < MAX_PARAMETERS]
 
 
-def _torchvision_model(name: str) -> nn.Module:
+def _lay_out_torchvision(name: str, folder: Path) -> Laid:
     from torchvision import models  # noqa: PLC0415
 
-    module: nn.Module = models.get_model(name, weights=None)
-    return module
+    module = models.get_model(name, weights=None).eval()
+    images = _images_for(module)
+    _set_norms(module, images)
+    save_file(
+        {name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model/model.safetensors"
+    )
+    np.savez(folder / "calibration.npz", inputs=images.numpy())
+    return Laid(_count(module), images.shape[-1])
 
 
-def _transformers_model(name: str) -> nn.Module:
+def _lay_out_transformers(name: str, folder: Path) -> Laid:
     import transformers  # noqa: PLC0415
 
-    class_name, settings = TRANSFORMERS[name]
-    kind: Any = getattr(transformers, class_name)
-    return _Logits(kind(kind.config_class(num_labels=CLASSES, **settings)))
+    small = TRANSFORMERS[name]
+    kind: Any = getattr(transformers, small.kind)
+    module = kind(kind.config_class(num_labels=CLASSES, **small.settings))
+    for parameter in module.parameters():
+        # Tokens that begin at zero: normalised, they would be the rounding of int8 and nothing else.
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=SMALL_STD)
+    module.save_pretrained(folder / "model")
+    if small.task == _IMAGES:
+        side = small.settings["image_size"]
+        np.savez(folder / "calibration.npz", inputs=_images(side).numpy())
+        return Laid(_count(module), side)
+    _write_tokenizer(folder / "model/tokenizer.json")
+    words = np.random.default_rng(1).integers(2, VOCABULARY, (SAMPLES, WORDS))
+    lines = [json.dumps({"text": " ".join(f"w{word}" for word in row)}) for row in words]
+    (folder / "calibration.jsonl").write_text("\n".join(lines))
+    return Laid(_count(module), None)
 
 
-class _Logits(nn.Module):
-    """A classifier of transformers that returns its logits."""
+def _images(side: int) -> torch.Tensor:
+    return torch.randn((SAMPLES, 3, side, side), generator=torch.Generator().manual_seed(1))
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(images).logits
-        return logits
+def _images_for(module: nn.Module) -> torch.Tensor:
+    for side in SIDES:
+        images = _images(side)
+        try:
+            with torch.no_grad():
+                module(images[:2])
+        except (RuntimeError, ValueError, AssertionError) as error:
+            refused = error
+            continue
+        return images
+    raise ValueError(f"images of no side of {SIDES} are taken: {refused}")
+
+
+def _set_norms(module: nn.Module, images: torch.Tensor) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = None
+            layer.train()
+    with torch.no_grad():
+        module(images)
+
+
+def _write_tokenizer(file: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
+
+    words = {"[PAD]": 0, "[UNK]": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106 — a word
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(file))
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

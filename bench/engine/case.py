@@ -66,7 +66,8 @@ class Case:
         if "torchvision" in self.architecture:
             from torchvision.models import get_model  # noqa: PLC0415
 
-            module: nn.Module = get_model(self.architecture["torchvision"]["name"], weights=None, num_classes=10)
+            settings = self.architecture["torchvision"]
+            module: nn.Module = get_model(settings["name"], weights=None, num_classes=settings["classes"])
             return module
         from importlib import import_module  # noqa: PLC0415
 

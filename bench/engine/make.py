@@ -41,7 +41,7 @@ def resnet18(seed: int, threads: int, folder: Path) -> None:
     train = images[:TRAIN_SAMPLES], labels[:TRAIN_SAMPLES]
     case = Case(
         folder, "resnet18", seed, threads, "ImageClassification",
-        {"torchvision": {"name": "resnet18"}}, epochs=6, batch_size=64, learning_rate=0.001,
+        {"torchvision": {"name": "resnet18", "classes": 10}}, epochs=6, batch_size=64, learning_rate=0.001,
     )  # fmt: skip
 
     def trained() -> torch.nn.Module:

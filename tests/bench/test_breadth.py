@@ -84,17 +84,21 @@ def test_the_page_tells_shares_goals_and_reasons(tmp_path: Path) -> None:
         ("transformers/ConvNeXt", "prune"),
         ("transformers/ConvNeXt", "factorize"),
         ("transformers/Swin", "factorize"),
+        ("torchvision/mnasnet0_5", "int8"),
         ("transformers/ViT", "int8"),
+        ("transformers/BERT", "int8"),
+        ("transformers/MiniLM", "factorize"),
+        ("transformers/DistilBERT", "prune"),
     ],
 )
 def test_a_small_row_passes(model: str, technique: str, tmp_path: Path) -> None:
-    from bench.breadth.prepare import prepare  # noqa: PLC0415 — torch, for these rows only
-    from bench.breadth.row import carry_out  # noqa: PLC0415
+    from bench.breadth.row import carry_out  # noqa: PLC0415 — torch, for these rows only
+    from bench.breadth.subjects import lay_out  # noqa: PLC0415
     from bench.breadth.walk import Limits, reload  # noqa: PLC0415
 
     folder = tmp_path / "work"
     folder.mkdir()
-    prepare(model, folder)
+    lay_out(model, folder)
     share = carry_out(model, technique, folder)
     reloaded = reload(technique, folder, Limits(seconds=60, memory_bytes=4096 * MIB))
     assert reloaded.code == 0, reloaded.output

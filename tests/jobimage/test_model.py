@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from tests.jobimage.claims import Claims
+from torch import nn
 
 from plimsoll_api.spec import ModelSource
 from plimsoll_job.errors import UserError
@@ -127,3 +128,16 @@ def test_factories_that_make_no_module_are_refused(factory: str, words: str) -> 
 
 def test_the_digits_network_is_as_large_as_it_is_said_to_be() -> None:
     assert sum(parameter.numel() for parameter in digits_cnn().parameters()) == 326_346
+
+
+def test_a_module_that_asks_for_its_version_is_loaded() -> None:
+    class Versioned(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state: Any, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+            assert metadata.get("version") == 2
+            super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+    module, weights = Versioned(2, 2), {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}
+    load_strictly(module, weights, "spec.model.uri")
+    assert torch.equal(module.weight, weights["weight"])

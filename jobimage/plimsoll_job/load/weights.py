@@ -49,7 +49,9 @@ def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], spec_f
     ]
     if problems:
         raise UserError(f"{spec_field}: the weights do not fit the module; tensors {'; '.join(problems)}")
-    module.load_state_dict(weights, strict=True)
+    # Its own state, filled with the weights: some modules ask it for their version, which safetensors does not keep.
+    expected.update(weights)
+    module.load_state_dict(expected, strict=True)
 
 
 def _some(names: Iterable[str]) -> str:
