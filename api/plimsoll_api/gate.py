@@ -6,6 +6,7 @@ Inconclusive. A check says how many samples would decide.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -25,6 +26,7 @@ from plimsoll_api.report import Report
 from plimsoll_api.rules import to_camel
 from plimsoll_api.statistics import (
     Interval,
+    PairedCounts,
     newcombe_paired_interval,
     rounds_to_decide_ratio,
     samples_to_decide_difference,
@@ -114,11 +116,14 @@ def accuracy_regression(report: Report, gate: Gate, limit: float) -> Finding:
         return Finding(Verdict.PASS, observed, f"{seen}; {sure} {proof}, {allowed}")
     if high < -limit:
         return Finding(Verdict.FAIL, observed, f"{seen}; {sure} the loss is above {figures.points(-high)}, {allowed}")
-    needed = samples_to_decide_difference(counts, limit, confidence)
+    needed = _of_data(samples_to_decide_difference(counts, limit, confidence), counts, report)
     doubt = f"the loss may be {figures.points(-high)} to " if high < 0 else "anything is possible up to a loss of "
     doubt += f"{figures.points(-low)}, {allowed}"
     return Finding(
-        Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {would_decide(needed, counts.samples, 'samples')}", needed
+        Verdict.INCONCLUSIVE,
+        observed,
+        f"{seen}; {doubt}; {would_decide(needed, report.data.samples, 'samples')}",
+        needed,
     )
 
 
@@ -128,16 +133,19 @@ def accuracy_minimum(report: Report, gate: Gate, limit: float) -> Finding:
     right = counts.both + counts.only_first
     low, high = wilson_interval(right, counts.samples, z_score(DEFAULT_CONFIDENCE))
     observed = figures.percent(right / counts.samples)
-    seen = f"accuracy {observed} of {figures.count(counts.samples)} samples"
+    seen = f"accuracy {observed} of {figures.count(report.data.samples)} samples"
     least = f"the least allowed is {figures.percent(limit)}"
     if low >= limit:
         return Finding(Verdict.PASS, observed, f"{seen}; 95% sure that it is at least {figures.percent(low)}, {least}")
     if high < limit:
         return Finding(Verdict.FAIL, observed, f"{seen}; 95% sure that it is below {figures.percent(high)}, {least}")
-    needed = samples_to_decide_share(right, counts.samples, limit, DEFAULT_CONFIDENCE)
+    needed = _of_data(samples_to_decide_share(right, counts.samples, limit, DEFAULT_CONFIDENCE), counts, report)
     doubt = f"it may still be {figures.percent(low)}, {least}"
     return Finding(
-        Verdict.INCONCLUSIVE, observed, f"{seen}; {doubt}; {would_decide(needed, counts.samples, 'samples')}", needed
+        Verdict.INCONCLUSIVE,
+        observed,
+        f"{seen}; {doubt}; {would_decide(needed, report.data.samples, 'samples')}",
+        needed,
     )
 
 
@@ -154,6 +162,11 @@ def macro_f1_regression(report: Report, gate: Gate, limit: float) -> Finding:
         f"macro F1 {figures.percent(baseline)} → {figures.percent(candidate)} ({change}), "
         f"the limit is a loss of {figures.points(limit)}",
     )
+
+
+def _of_data(needed: int | None, counts: PairedCounts, report: Report) -> int | None:
+    """Return as many samples of the data as give the needed number of independent answers."""
+    return None if needed is None else math.ceil(needed * report.data.samples / counts.samples)
 
 
 def quality_minimum(report: Report, gate: Gate, limit: float) -> Finding:

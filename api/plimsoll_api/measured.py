@@ -15,7 +15,7 @@ class MissingError(Exception):
 
 
 def paired_counts(report: Report) -> PairedCounts:
-    """Return the flip counts, the candidate first."""
+    """Return the flip counts, the candidate first; where a sample has several answers, as many as are independent."""
     flips = report.flips
     if flips is None:
         raise MissingError("the report has no flip counts")
@@ -27,9 +27,15 @@ def paired_counts(report: Report) -> PairedCounts:
         )
     if flips.samples == 0:
         raise MissingError("not one sample was measured")
-    if flips.samples != report.data.samples:
-        raise MissingError(f"{flips.samples} of the data's {report.data.samples} samples were compared")
-    return counts
+    expected = report.data.samples if report.data.answers is None else report.data.answers
+    if flips.samples != expected:
+        raise MissingError(f"{flips.samples} of the data's {expected} samples were compared")
+    if flips.samples == report.data.samples and flips.effective_samples is None:
+        return counts
+    effective = flips.effective_samples
+    if effective is None or not 1 <= effective <= flips.samples or report.data.samples < 1:
+        raise MissingError(f"{flips.samples} answers cannot count as {effective} independent ones")
+    return counts.scaled_to(effective)
 
 
 #: With fewer samples no interval of a mean is honest: of differences, and of errors themselves, whose tail is long.

@@ -29,6 +29,7 @@ class DataProvenance(Model):
     uri: str
     digest: Digest
     samples: int
+    answers: int | None = Field(default=None, description="Answers that count where a sample has several: its tokens.")
     classes: int | None = Field(default=None, description="Classes that the model tells apart; unset for other tasks.")
 
 
@@ -96,6 +97,11 @@ class Flips(Model):
     wrong_to_right: int
     both_wrong: int
     changed: int = Field(description="Samples whose predicted class differs, right or wrong.")
+    effective_samples: float | None = Field(
+        default=None,
+        description="Where a sample has several answers: as how many independent ones they count, since those of one "
+        "sample are wrong together.",
+    )
 
 
 class Moments(Model):

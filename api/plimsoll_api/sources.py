@@ -18,6 +18,7 @@ class Task(StrEnum):
     IMAGE_CLASSIFICATION = "ImageClassification"
     TEXT_CLASSIFICATION = "TextClassification"
     TABULAR_CLASSIFICATION = "TabularClassification"
+    TOKEN_CLASSIFICATION = "TokenClassification"
     REGRESSION = "Regression"
     EMBEDDING = "Embedding"
 

@@ -9,7 +9,12 @@ from plimsoll_api.gates import Metric
 from plimsoll_api.rules import Rule
 from plimsoll_api.sources import Task
 
-CLASSIFICATION = (Task.IMAGE_CLASSIFICATION, Task.TEXT_CLASSIFICATION, Task.TABULAR_CLASSIFICATION)
+CLASSIFICATION = (
+    Task.IMAGE_CLASSIFICATION,
+    Task.TEXT_CLASSIFICATION,
+    Task.TABULAR_CLASSIFICATION,
+    Task.TOKEN_CLASSIFICATION,
+)
 
 #: The metrics of quality of each task; the first is the one that people look at.
 QUALITY: Mapping[tuple[Task, ...], tuple[Metric, ...]] = {
@@ -59,6 +64,23 @@ def _without_classes(part: str, path: str) -> Rule:
 JOB_RULES = (
     *GATE_RULES,
     *(_without_classes(part, f"self.data.{part}") for part in ("train", "calibration", "evaluation")),
+    Rule(
+        cel="self.task != 'TokenClassification' || (has(self.data.evaluation.text) && "
+        "size(self.data.evaluation.text) == 1)",
+        holds=lambda spec: (
+            spec.task != Task.TOKEN_CLASSIFICATION
+            or (spec.data.evaluation.text is not None and len(spec.data.evaluation.text) == 1)
+        ),
+        message="must name one column, of lists of words, with the task TokenClassification",
+        field="data.evaluation.text",
+        reason="FieldValueRequired",
+    ),
+    Rule(
+        cel="self.task != 'TokenClassification' || !self.steps.exists(s, has(s.distill))",
+        holds=lambda spec: spec.task != Task.TOKEN_CLASSIFICATION or all(step.distill is None for step in spec.steps),
+        message="distill does not go with the task TokenClassification: its losses are of whole samples",
+        field="steps",
+    ),
     Rule(
         cel="self.task != 'Embedding' || !self.steps.exists(s, has(s.distill) && "
         "s.distill.losses.exists(l, has(l.labels)))",

@@ -172,3 +172,18 @@ class Encoder(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         vectors: torch.Tensor = self.layers(pixels)
         return vectors
+
+
+class Tagger(nn.Module):
+    """Three tags for every token, from the token itself and the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(64, 32)
+        self.layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        words = self.words(input_ids) * attention_mask.unsqueeze(-1).float()
+        before = nn.functional.pad(words, (0, 0, 1, 0))[:, :-1]
+        logits: torch.Tensor = self.layers(torch.cat([before, words], dim=2))
+        return logits

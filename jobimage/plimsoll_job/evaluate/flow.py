@@ -19,6 +19,7 @@ from plimsoll_api.report import (
     Report,
     Summary,
 )
+from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.by_step import measure_steps
@@ -81,6 +82,7 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
             uri=request.data.uri,
             digest=samples.digest,
             samples=len(samples),
+            answers=evidence.flips.samples if request.task == Task.TOKEN_CLASSIFICATION and evidence.flips else None,
             classes=baseline.server.outputs if request.task in CLASSIFICATION else None,
         ),
         environment=describe_environment(request.settings.latency.threads),

@@ -17,6 +17,7 @@ from plimsoll_job.evaluate.embedding import fidelity, similarities
 from plimsoll_job.evaluate.moments import moments_of
 from plimsoll_job.evaluate.quality import accuracy, count_flips, macro_f1
 from plimsoll_job.evaluate.regression import compare_errors, error_figures
+from plimsoll_job.evaluate.tokens import count_token_flips, counted
 from plimsoll_job.load.data import check_classes
 
 Answers = NDArray[Any]
@@ -69,6 +70,34 @@ class Classification:
         return Evidence(flips=count_flips(baseline, candidate, _given(labels)))
 
 
+class TokenClassification:
+    """A class a token, against a label for each that counts."""
+
+    def answers(self, outputs: NDArray[np.float32]) -> Answers:
+        """Return the predicted classes [n, length]."""
+        classes: Answers = outputs.argmax(axis=2)
+        return classes
+
+    def check(self, labels: Answers | None, outputs: int, spec_field: str) -> None:
+        """UserError when a label lies beyond the classes."""
+        check_classes(_given(labels), outputs, f"{spec_field}.labels")
+
+    def figures(self, baseline: Answers, answers: Answers, labels: Answers | None) -> QualityFigures:
+        """Return accuracy and macro F1 over the tokens that count; unset where none does."""
+        given = _given(labels)
+        which = counted(given)
+        if not which.any():
+            return QualityFigures()
+        return QualityFigures(
+            accuracy=accuracy(answers[which], given[which]), macro_f1=macro_f1(answers[which], given[which])
+        )
+
+    def compare(self, baseline: Answers, candidate: Answers, labels: Answers | None) -> Evidence:
+        """Return the flips of tokens, None where no token counts."""
+        given = _given(labels)
+        return Evidence(flips=count_token_flips(baseline, candidate, given) if counted(given).any() else None)
+
+
 class Regression:
     """One or several numbers a sample, against as many labels."""
 
@@ -114,6 +143,7 @@ class Embedding:
 #: One yardstick a task; a test compares them with the tasks of the API.
 YARDSTICKS: Mapping[Task, Yardstick] = {
     **dict.fromkeys(CLASSIFICATION, Classification()),
+    Task.TOKEN_CLASSIFICATION: TokenClassification(),
     Task.REGRESSION: Regression(),
     Task.EMBEDDING: Embedding(),
 }

@@ -14,9 +14,9 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns
 from plimsoll_job.load.formats import read_columns
 from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
-from plimsoll_job.load.labels import ReadLabels
+from plimsoll_job.load.labels import ReadLabels, tag_numbers, tags_of_tokens
 from plimsoll_job.load.store import Store
-from plimsoll_job.load.text import texts_of, tokenize
+from plimsoll_job.load.text import Words, texts_of, tokenize, tokenize_words, words_of
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,23 @@ def read_samples(
     for name, used_as in uses:
         if name not in read.arrays:
             raise UserError(f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}")
-    inputs = _inputs_of(read, source, spec_field, tokenizer)
+    inputs, words = _inputs_of(read, source, spec_field, tokenizer)
     count = len(next(iter(inputs.values())))
     for name, used_as in uses:
         if len(read.arrays[name]) != count:
             raise UserError(
                 f"{spec_field}.{used_as}: {name!r} has {len(read.arrays[name])} entries, the inputs have {count}"
             )
-    named = source.classes or read.classes
+    labels = None
+    if read_labels is not None:
+        labels = read_labels(read.arrays[source.labels], source.classes or read.classes, spec_field)
+    if labels is not None and read_labels is tag_numbers:
+        if words is None:
+            raise UserError(f"{spec_field}.text: expected a list of words a sample, each with its tag")
+        labels = tags_of_tokens(labels.tolist(), words.begun, words.counts, spec_field)
     return Samples(
         inputs=inputs,
-        labels=read_labels(read.arrays[source.labels], named, spec_field) if read_labels else None,
+        labels=labels,
         digest=read.digest,
         columns={name: read.arrays[name] for name in columns},
     )
@@ -106,18 +112,24 @@ def _uses(source: DataSource, labels: bool, columns: Sequence[str]) -> list[tupl
     ]
 
 
-def _inputs_of(read: Columns, source: DataSource, spec_field: str, tokenizer: bytes | None) -> Arrays:
+def _inputs_of(
+    read: Columns, source: DataSource, spec_field: str, tokenizer: bytes | None
+) -> tuple[Arrays, Words | None]:
     if source.text is None:
         arrays = [read.arrays[name] for name in source.inputs]
-        return {SINGLE_INPUT: _stack_inputs(arrays, source.inputs, f"{spec_field}.inputs")}
+        return {SINGLE_INPUT: _stack_inputs(arrays, source.inputs, f"{spec_field}.inputs")}, None
     if tokenizer is None:
         raise UserError(f"{spec_field}.text: the model has no tokenizer.json beside its weights")
-    texts = texts_of([read.arrays[name] for name in source.text], source.text, f"{spec_field}.text")
-    return tokenize(texts, tokenizer, source.tokens, f"{spec_field}.text")
+    columns, field_ = [read.arrays[name] for name in source.text], f"{spec_field}.text"
+    if len(columns) == 1 and isinstance(next(iter(columns[0].tolist()), None), list):
+        return tokenize_words(words_of(columns[0], source.text[0], field_), tokenizer, source.tokens, field_)
+    return tokenize(texts_of(columns, source.text, field_), tokenizer, source.tokens, field_), None
 
 
 def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_field: str) -> NDArray[np.float32]:
     for name, array in zip(names, arrays, strict=True):
+        if array.dtype == object and isinstance(next(iter(array), None), list):
+            raise UserError(f"{spec_field}: the lists of the column {name!r} are not all of one length")
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
             raise UserError(f"{spec_field}: {name!r} holds {array.dtype}, expected numbers")
         if len(names) > 1 and (array.ndim != 1 or len(array) != len(arrays[0])):

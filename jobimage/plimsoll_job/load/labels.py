@@ -12,11 +12,14 @@ from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 
+#: The tag of a token that does not count.
+IGNORED = -100
+
 
 def class_numbers(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -> NDArray[np.int64]:
     """Return class labels [n] as numbers from 0; names are those of `classes`. UserError for anything else."""
     field = f"{spec_field}.labels"
-    if labels.ndim != 1:
+    if labels.ndim != 1 or isinstance(labels[:1].tolist()[0] if len(labels) else 0, list):
         raise UserError(f"{field}: expected one label a sample, got the shape {list(labels.shape)}")
     if labels.dtype.kind in "UO":
         return _numbers_of(labels.tolist(), classes, spec_field)
@@ -45,6 +48,40 @@ def _numbers_of(names: Sequence[Any], classes: Sequence[str], spec_field: str) -
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
+def tag_numbers(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -> NDArray[Any]:
+    """Return the tags of the words of each sample, a list each, as numbers from 0; -100 is passed over."""
+    samples = labels.tolist()
+    if not all(isinstance(sample, list) for sample in samples):
+        raise UserError(f"{spec_field}.labels: expected a list of tags a sample, one for each word")
+    flat = np.array([tag for sample in samples for tag in sample])
+    numbers = np.full(len(flat), IGNORED) if flat.dtype.kind in "iu" else np.zeros(len(flat), dtype=np.int64)
+    counted = flat != IGNORED if flat.dtype.kind in "iu" else np.ones(len(flat), dtype=bool)
+    if counted.any():
+        numbers[counted] = class_numbers(flat[counted], classes, spec_field)
+    ends = np.cumsum([len(sample) for sample in samples])
+    lists = np.empty(len(samples), dtype=object)
+    lists[:] = [part.tolist() for part in np.split(numbers, ends[:-1])]
+    return lists
+
+
+def tags_of_tokens(
+    tags: NDArray[Any], words: NDArray[np.int64], counts: Sequence[int], spec_field: str
+) -> NDArray[Any]:
+    """Return labels [n, length]: of each word its first token has the tag, all others are passed over (-100).
+
+    `words` has the word that a token begins, or -1; `counts` the words of each sample.
+    """
+    labels = np.full(words.shape, IGNORED, dtype=np.int64)
+    for row, (given, count) in enumerate(zip(tags, counts, strict=True)):
+        if len(given) != count:
+            raise UserError(f"{spec_field}.labels: sample {row} has {len(given)} tags for {count} words")
+        begins = words[row] >= 0
+        labels[row, begins] = np.array(given, dtype=np.int64)[words[row, begins]]
+    if (labels == IGNORED).all():
+        raise UserError(f"{spec_field}.labels: not one word has a tag that counts")
+    return labels
+
+
 def targets(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -> NDArray[np.float32]:
     """Return the numbers of a regression [n, outputs]; one a sample is one output. UserError for anything else."""
     field = f"{spec_field}.labels"
@@ -64,6 +101,7 @@ ReadLabels = Callable[[NDArray[Any], Sequence[str], str], NDArray[Any]]
 #: How labels are read, None where the task has none; a test compares them with the tasks of the API.
 READ_LABELS: Mapping[Task, ReadLabels | None] = {
     **dict.fromkeys(CLASSIFICATION, class_numbers),
+    Task.TOKEN_CLASSIFICATION: tag_numbers,
     Task.REGRESSION: targets,
     Task.EMBEDDING: None,
 }

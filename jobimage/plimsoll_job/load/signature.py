@@ -18,6 +18,7 @@ from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS
 #: The shape of what a model of each task answers with; a test compares it with the tasks of the API.
 OUTPUTS: Mapping[Task, tuple[str, ...]] = {
     **dict.fromkeys(CLASSIFICATION, ("batch", "classes")),
+    Task.TOKEN_CLASSIFICATION: ("batch", "length", "classes"),
     Task.REGRESSION: ("batch", "outputs"),
     Task.EMBEDDING: ("batch", "dimensions"),
 }

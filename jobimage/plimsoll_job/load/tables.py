@@ -101,8 +101,11 @@ def array_of(column: Any, name: str, spec_field: str) -> NDArray[Any]:
         return np.asarray(column.to_numpy(zero_copy_only=False))
     try:
         array = np.array(column.to_pylist())
-    except ValueError as error:
-        raise UserError(f"{spec_field}: the lists of the column {name!r} are not all of one length") from error
+    except ValueError:
+        # Of different lengths: words and their tags may be, inputs are refused later.
+        array = np.empty(len(column), dtype=object)
+        array[:] = column.to_pylist()
+        return array
     if array.dtype == object:
         raise UserError(f"{spec_field}: the lists of the column {name!r} hold {column.type}, expected numbers")
     return array

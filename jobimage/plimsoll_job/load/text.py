@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,23 @@ def texts_of(columns: Sequence[NDArray[Any]], names: Sequence[str], spec_field: 
     return texts if len(columns) == 1 else list(zip(texts, columns[1].tolist(), strict=True))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Words:
+    """The word that each token is the first of, or -1 [n, length]; and the number of words of each sample."""
+
+    begun: NDArray[np.int64]
+    counts: Sequence[int]
+
+
+def words_of(column: NDArray[Any], name: str, spec_field: str) -> list[list[str]]:
+    """Return the words of each sample; UserError where an entry is no list of words."""
+    samples: list[list[str]] = column.tolist()
+    for row, words in enumerate(samples):
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            raise UserError(f"{spec_field}: {name!r} holds {words!r} in sample {row}, expected a list of words")
+    return samples
+
+
 def tokenize(
     texts: Sequence[Text], tokenizer_json: bytes, length: int, spec_field: str = "spec.model.uri"
 ) -> dict[str, NDArray[np.int64]]:
@@ -40,6 +58,20 @@ def tokenize(
 
     UserError when the file is no tokenizer, or a text has not one token.
     """
+    return _encode(texts, tokenizer_json, length, spec_field)[0]
+
+
+def tokenize_words(
+    samples: Sequence[Sequence[str]], tokenizer_json: bytes, length: int, spec_field: str
+) -> tuple[dict[str, NDArray[np.int64]], Words]:
+    """Return the same of samples that are cut into words already, and where each word begins."""
+    arrays, begun = _encode(samples, tokenizer_json, length, spec_field, words=True)
+    return arrays, Words(begun, [len(words) for words in samples])
+
+
+def _encode(
+    texts: Sequence[Any], tokenizer_json: bytes, length: int, spec_field: str, *, words: bool = False
+) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int64]]:
     # 40 ms to import, and most jobs have no text.
     from tokenizers import Tokenizer  # noqa: PLC0415
 
@@ -55,12 +87,18 @@ def tokenize(
     # The library may leave a text longer than that when its template alone is as long.
     tokenizer.enable_truncation(length, direction=truncation.get("direction", "right"))
     ids = np.full((len(texts), length), pad_id, dtype=np.int64)
-    mask = np.zeros((len(texts), length), dtype=np.int64)
-    for row, encoding in enumerate(tokenizer.encode_batch(list(texts))):
+    mask, begun = np.zeros((2, len(texts), length), dtype=np.int64)
+    begun -= 1
+    for row, encoding in enumerate(tokenizer.encode_batch(list(texts), is_pretokenized=words)):
         count = len(encoding.ids)
         if not 0 < count <= length:
             fault = f"does not fit {length} tokens" if count else "has no token"
             raise UserError(f"{spec_field}: the text of sample {row} {fault}: {texts[row]!r}")
         place = slice(length - count, None) if padding.get("direction") == "left" else slice(count)
         ids[row, place], mask[row, place] = encoding.ids, 1
-    return {INPUT_IDS: ids, ATTENTION_MASK: mask}
+        before = [None, *encoding.word_ids[:-1]]
+        begun[row, place] = [
+            word if word is not None and word != last else -1
+            for word, last in zip(encoding.word_ids, before, strict=True)
+        ]
+    return {INPUT_IDS: ids, ATTENTION_MASK: mask}, begun
