@@ -46,13 +46,13 @@ def _gates_of(tasks: tuple[Task, ...], metrics: tuple[Metric, ...]) -> Rule:
 GATE_RULES = tuple(_gates_of(tasks, metrics) for tasks, metrics in QUALITY.items())
 
 
-def _without_classes(part: str, path: str) -> Rule:
+def _without_classes(part: str) -> Rule:
     def holds(spec: Any) -> bool:
         source = getattr(spec.data, part)
         return spec.task in CLASSIFICATION or source is None or not source.classes
 
     return Rule(
-        cel=f"self.task in {_listed(CLASSIFICATION)} || !has({path}) || size({path}.classes) == 0",
+        cel=f"self.task in {_listed(CLASSIFICATION)} || !has(self.data.{part}) || size(self.data.{part}.classes) == 0",
         holds=holds,
         message="go with classification only",
         field=f"data.{part}.classes",
@@ -63,7 +63,7 @@ def _without_classes(part: str, path: str) -> Rule:
 #: For a whole job.
 JOB_RULES = (
     *GATE_RULES,
-    *(_without_classes(part, f"self.data.{part}") for part in ("train", "calibration", "evaluation")),
+    *(_without_classes(part) for part in ("train", "calibration", "evaluation")),
     Rule(
         cel="self.task != 'TokenClassification' || (has(self.data.evaluation.text) && "
         "size(self.data.evaluation.text) == 1)",

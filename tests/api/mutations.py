@@ -14,6 +14,7 @@ VALUES: list[Any] = [
     "1h", "pvc://a/b", "pvc://A/b", "pvc://a/./b", "pvc://data/digits-train.npz", "pvc://data/digits-test.npz",
     "x", "X",
     "x:y", "a.b:c", "sha256:" + "0" * 64, "accuracy", "macroF1", "size", "latencyP95", "throughput", "Magnitude",
+    "Regression", "Embedding", "TokenClassification", "rmse",
     "Activation", "Redundancy", "Structured", "Unstructured", "NofM", "2:4", "4:2", "Wanda", "Layer", "Macs",
     "Exists", [], {}, [1], [1, 2], ["a", "a"], {"a": "b"}, "ü", "a\n", "٣%",
 ]  # fmt: skip
