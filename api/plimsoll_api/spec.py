@@ -143,6 +143,14 @@ class CompressionJobSpec(Model):
             reason="FieldValueRequired",
         ),
         Rule(
+            cel="self.steps.filter(s, has(s.distill) && has(s.distill.student)).size() <= "
+            "(has(self.steps[0].distill) && has(self.steps[0].distill.student) ? 1 : 0)",
+            holds=lambda spec: not any(step.distill and step.distill.student for step in spec.steps[1:]),
+            message="a distill step with a student must be the first: the student takes the place of the model, and "
+            "what steps before it did would be lost",
+            field="steps",
+        ),
+        Rule(
             cel="self.steps.filter(s, has(s.quantize)).size() <= 1",
             holds=lambda spec: sum(step.quantize is not None for step in spec.steps) <= 1,
             message="must hold at most one quantize step",
@@ -222,3 +230,10 @@ class CompressionJobSpec(Model):
         le=315_360_000,
         description="The CompressionJob is deleted this long after its end; never when unset. Revisions stay.",
     )
+
+    @property
+    def compress_uris(self) -> list[str]:
+        """All that the compress pod reads."""
+        teachers = [step.distill.teacher.uri for step in self.steps if step.distill and step.distill.teacher]
+        data = [source.uri for source in (self.data.train, self.data.calibration) if source is not None]
+        return [self.model.uri, *teachers, *data]

@@ -68,6 +68,5 @@ def _ended_early(summary: Summary, display: Display) -> int:
 
 
 def _claims(spec: CompressionJobSpec) -> set[str]:
-    data = [spec.data.train, spec.data.calibration, spec.data.evaluation]
-    uris = [spec.model.uri, spec.output.uri, *(source.uri for source in data if source is not None)]
+    uris = [*spec.compress_uris, spec.data.evaluation.uri, spec.output.uri]
     return {uri.removeprefix("pvc://").partition("/")[0] for uri in uris}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from plimsoll_api.artifact import MODEL_FILE, TOKENIZER_FILE, ArtifactRef, Lineage, StepRecord
 from plimsoll_api.plan import Plan
@@ -21,6 +23,7 @@ from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.model import SourceModel, load_model
+from plimsoll_job.load.roles import build_student, load_teacher
 from plimsoll_job.load.signature import signature_of
 from plimsoll_job.load.store import Store
 from plimsoll_job.packages import package_versions
@@ -49,7 +52,9 @@ class Loaded:
     train: Samples | None
     calibration: Samples | None
     signature: Signature
+    #: Of the model as given, or of the student that takes its place where that is larger.
     weights_bytes: int
+    store: Store
 
 
 def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
@@ -118,9 +123,20 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
         module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
     )
     torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
+    largest = max([weights_bytes(module), *(weights_bytes(one) for one in check_roles(plan, store, module, signature))])
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
-    return Loaded(source, train, calibration, signature, weights_bytes(module))
+    return Loaded(source, train, calibration, signature, largest, store)
+
+
+def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signature) -> Iterator[nn.Module]:
+    """Yield the students that steps name; UserError, before any work, when one or a teacher is not like the module."""
+    for index, step in enumerate(plan.steps):
+        spec_field = f"spec.steps[{index}].distill"
+        if step.distill and step.distill.teacher:
+            load_teacher(step.distill.teacher, store, module, signature, f"{spec_field}.teacher")
+        if step.distill and step.distill.student:
+            yield build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
 
 
 def check_quantization(plan: Plan, source: SourceModel) -> None:
@@ -201,6 +217,9 @@ def take_step(
 
 def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, reporter: Reporter) -> Bench:
     """Return what the technique of the step may use."""
+    step = plan.steps[index]
+    spec_field = f"spec.steps[{index}].{technique_of(step)}"
+    teacher = step.distill.teacher if step.distill else None
     return Bench(
         source=loaded.source,
         task=plan.task,
@@ -208,9 +227,14 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
         train=loaded.train,
         calibration=loaded.calibration,
         seed=plan.seed * 1_000 + index,
-        spec_field=f"spec.steps[{index}].{technique_of(plan.steps[index])}",
+        spec_field=spec_field,
         reporter=reporter,
         checkpoints=checkpoints,
+        load_teacher=None
+        if teacher is None
+        else partial(
+            load_teacher, teacher, loaded.store, loaded.source.module, loaded.signature, f"{spec_field}.teacher"
+        ),
     )
 
 

@@ -103,6 +103,18 @@ def test_missing_mounts_are_said_before_anything_runs(
     assert not (claims["models"] / "out").exists()
 
 
+def test_the_claim_of_a_teacher_is_asked_for(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = "{uri: pvc://teachers/large, architecture: {factory: 'a:b'}}"
+    replaced = {
+        "calibration:": "train:",
+        "prune: {criterion: Magnitude, amount: 30%}": f"distill: {{epochs: 1, teacher: {teacher}}}",
+    }
+    assert run(tmp_path, claims, "{metric: size, maxRatio: 1}", **replaced) == 64
+    assert "add --mount teachers=DIR" in capsys.readouterr().err
+
+
 def test_a_mount_that_is_no_directory_is_a_usage_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "plimsoll_cli", "run", "job.yaml", "--mount", f"data={tmp_path}/none"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

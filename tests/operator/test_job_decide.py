@@ -345,3 +345,12 @@ def test_compress_never_mounts_evaluation_data() -> None:
     paths = [mount["mountPath"] for mount in manifest["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]]
     assert f"{names.CLAIMS_DIRECTORY}/data/train.npz" in paths
     assert not [path for path in paths if "test.npz" in path or path == f"{names.CLAIMS_DIRECTORY}/data"]
+
+
+def test_compress_mounts_the_teacher_that_a_step_names() -> None:
+    teacher = {"uri": "pvc://other/large", "architecture": {"factory": "a:b"}}
+    steps = [{"distill": {"epochs": 1, "teacher": teacher}}]
+    manifest = decide(order(steps=steps), snapshot(), NOW).actions[1].manifest  # type: ignore[union-attr]
+    mounts = manifest["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    (mount,) = [mount for mount in mounts if mount["mountPath"] == f"{names.CLAIMS_DIRECTORY}/other/large"]
+    assert mount["readOnly"] is True

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Decimal, Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within, cel_number, exactly_one_of
+from plimsoll_api.sources import Architecture, ModelSource
 from plimsoll_api.values import list_of
 
 LOSSES = ("logits", "labels", "features", "attention", "relation")
@@ -105,8 +106,8 @@ class DistillLoss(Model):
     @property
     def weight(self) -> Fraction | None:
         """The weight of the one member, as ordered."""
-        loss: Loss = getattr(self, self.kind)
-        return loss.weight
+        loss: Loss | None = getattr(self, self.kind, None)
+        return loss.weight if loss else None
 
 
 class Precision(StrEnum):
@@ -173,6 +174,16 @@ class Distill(Model):
     )
 
     epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
+    teacher: ModelSource | None = Field(
+        default=None,
+        description="Whom the model learns from: another model of the same inputs and outputs, such as a larger one. "
+        "The model as given when unset.",
+    )
+    student: Architecture | None = Field(
+        default=None,
+        description="A smaller architecture that takes the place of the model, with weights drawn by the seed, of the "
+        "same inputs and outputs. In the first step only. The model as the steps before left it when unset.",
+    )
     losses: list[DistillLoss] = Field(
         default=[DistillLoss(logits=LogitsLoss())],
         min_length=1,

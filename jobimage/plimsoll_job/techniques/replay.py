@@ -9,9 +9,10 @@ from typing import cast
 from torch import nn
 
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.model import build_module
 from plimsoll_job.techniques.factorize.split import split
 from plimsoll_job.techniques.prune.coupling import cut
-from plimsoll_job.techniques.shape import Change, Cut, Split
+from plimsoll_job.techniques.shape import Change, Cut, Fresh, Split
 
 
 def replay(module: nn.Module, signature: Signature, changes: Iterable[Change]) -> nn.Module:
@@ -19,6 +20,8 @@ def replay(module: nn.Module, signature: Signature, changes: Iterable[Change]) -
     for kind, run in groupby(changes, key=type):
         if kind is Cut:
             module = cut(module, signature, cast(Iterable[Cut], run))
+        elif kind is Fresh:
+            module = build_module(cast(Fresh, list(run)[-1]).architecture)[0].eval()
         else:
             module = split(module, cast(Iterable[Split], run))
     return module

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from plimsoll_api.sources import Task
+from plimsoll_api.sources import Architecture, Task
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
@@ -39,8 +39,15 @@ class Split:
     ranks: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """The whole module replaced by that of another architecture."""
+
+    architecture: Architecture
+
+
 #: What changes the structure of a module. All of it is told by names and numbers, so that it can be done again.
-Change = Cut | Split
+Change = Cut | Split | Fresh
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Bench:
     #: Where a training keeps how far it is; nowhere when None.
     checkpoints: Checkpoints | None = None
     ranks: Ranks = field(default_factory=Ranks.of_environment)
+    #: Reads the teacher that the step names; the model as given is the teacher when None.
+    load_teacher: Callable[[], SourceModel] | None = None
 
     def need_train(self) -> Samples:
         """Return the training data; UserError when the job has none."""

@@ -21,7 +21,7 @@ PLAN_KEY = "plan.json"
 def leaked_evaluation_data(spec: CompressionJobSpec) -> str | None:
     """Say in which URI of the compress pod the evaluation data would be visible, if in any."""
     evaluation = ClaimPath.parse(spec.data.evaluation.uri)
-    for uri in [*_compress_reads(spec), spec.output.uri]:
+    for uri in [*spec.compress_uris, spec.output.uri]:
         if ClaimPath.parse(uri).holds(evaluation):
             return uri
     return None
@@ -58,7 +58,7 @@ def compress_job(owner: Owner, spec: CompressionJobSpec, image: str) -> Json:
         arguments=[names.STAGE_COMPRESS],
         runtime=spec.runtime,
         image=image,
-        read=_compress_reads(spec),
+        read=spec.compress_uris,
         written=[spec.output.uri],
         plan_config_map=names.plan_name(owner.name),
         backoff_limit=spec.backoff_limit,
@@ -179,11 +179,6 @@ def revision(
 def release_owner(namespace: str, name: str, uid: str) -> Owner:
     """Return the release as the owner of its revisions."""
     return Owner(MODEL_RELEASES, namespace, name, uid)
-
-
-def _compress_reads(spec: CompressionJobSpec) -> list[str]:
-    data = [source.uri for source in (spec.data.train, spec.data.calibration) if source is not None]
-    return [spec.model.uri, *data]
 
 
 def _labels(owner: Owner, stage: str) -> dict[str, str]:

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from plimsoll_api.spec import Distill
+from plimsoll_api.spec import Architecture, Distill
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, example_of
 from plimsoll_job.load.data import Samples, check_classes
+from plimsoll_job.load.roles import build_student
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
 from plimsoll_job.techniques.distill.pairs import Couple
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import OutputKind, Term, terms_of
 from plimsoll_job.techniques.distill.training import Course, Training, TrainingSet
 from plimsoll_job.techniques.observe import tensors_of
-from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Fresh
 
 CURVE_POINTS = 50
 NOT_REPEATABLE = (
@@ -36,7 +37,10 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate trained on what the baseline knows of the training samples."""
     samples = bench.need_train()
     device = bench.ranks.device
-    student, teacher_module = copy.deepcopy(candidate.module), bench.source.build()
+    if settings.student is not None:
+        candidate = _fresh(settings.student, bench)
+    source = bench.load_teacher() if bench.load_teacher else bench.source
+    student, teacher_module = copy.deepcopy(candidate.module), source.build()
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
     terms = terms_of(settings, Couple(teacher_module, student, bench.signature), OutputKind.CLASSES, bench.spec_field)
@@ -70,11 +74,18 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "processes": bench.ranks.world,
             "precision": "Mixed" if learner.mixed else "Float32",
             "samples": len(samples),
-            "teacher": {"asked": teacher.asked},
+            "teacher": {"asked": teacher.asked, "architecture": source.architecture, "digest": source.digest},
             **_knowledge(settings, terms, course),
         },
         notes=(NOT_REPEATABLE,) if any("deterministic" in str(one.message) for one in warned) else (),
     )
+
+
+def _fresh(architecture: Architecture, bench: Bench) -> Candidate:
+    """Return the student with weights of its own."""
+    spec_field = f"{bench.spec_field}.student"
+    module = build_student(architecture, bench.seed, bench.source.module, bench.signature, spec_field)
+    return Candidate(module, (Fresh(architecture),))
 
 
 def _labels(samples: Samples, candidate: Candidate, bench: Bench) -> torch.Tensor:

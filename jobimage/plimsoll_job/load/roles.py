@@ -1,0 +1,63 @@
+"""The models that a distill step names beside the one as given: another teacher, a fresh student."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from plimsoll_api.spec import Architecture, ModelSource
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import example_of
+from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.model import SourceModel, build_module, load_model
+from plimsoll_job.load.store import Store
+
+
+def load_teacher(
+    source: ModelSource, store: Store, like: nn.Module, signature: Signature, spec_field: str
+) -> SourceModel:
+    """Read and verify the teacher; UserError when it does not answer the same inputs in the same shape as `like`."""
+    with _named({"spec.model.": f"{spec_field}."}):
+        teacher = load_model(source, store)
+    _check_answers(teacher.module, like, signature, spec_field)
+    return teacher
+
+
+def build_student(
+    architecture: Architecture, seed: int, like: nn.Module, signature: Signature, spec_field: str
+) -> nn.Module:
+    """Return the architecture's module with weights drawn by the seed; UserError when it answers unlike `like`."""
+    torch.manual_seed(seed)
+    with _named({"spec.model.architecture.": f"{spec_field}."}):
+        student = build_module(architecture)[0].eval()
+    _check_answers(student, like, signature, spec_field)
+    return student
+
+
+@contextlib.contextmanager
+def _named(fields: Mapping[str, str]) -> Iterator[None]:
+    """Say of what is wrong in which field it is: the model as given is not the only one."""
+    try:
+        yield
+    except UserError as error:
+        message = error.message
+        for told, field in fields.items():
+            message = message.replace(told, field)
+        raise UserError(message, reason=error.reason) from error
+
+
+def _check_answers(module: nn.Module, like: nn.Module, signature: Signature, spec_field: str) -> None:
+    example = example_of(signature)
+    with torch.no_grad():
+        wanted = like(*example).shape
+        try:
+            given = module(*example).shape
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
+            raise UserError(f"{spec_field}: refuses the inputs of spec.model: {error}") from error
+    if given != wanted:
+        raise UserError(
+            f"{spec_field}: answers a sample with {list(given[1:])} numbers, spec.model with {list(wanted[1:])}"
+        )
