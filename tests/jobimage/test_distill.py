@@ -2,14 +2,17 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.jobimage.bench import bench_of, samples_of
 
-from plimsoll_api.spec import Distill, Prune
+from plimsoll_api.spec import Distill, Prune, Task
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques import distill, prune
 from plimsoll_job.techniques.distill.losses import softened_divergence
 from plimsoll_job.techniques.distill.training import Training, split_samples
@@ -61,9 +64,39 @@ def test_the_total_is_the_weighted_sum_of_the_losses() -> None:
         assert total == pytest.approx(0.7 * one + 0.3 * other, abs=2e-6)
 
 
+@pytest.mark.parametrize("task", [Task.REGRESSION, Task.EMBEDDING])
+def test_outputs_that_are_no_classes_are_matched_themselves(task: Task) -> None:
+    train = samples_of((13,), 50)
+    applied = taught_for(task, train, epochs=80)
+    assert applied.details["loss"][-1] < 0.1 * applied.details["loss"][0]
+    inputs = torch.from_numpy(train.inputs["inputs"])
+    with torch.no_grad():
+        given, wanted = applied.candidate.module(inputs), teacher()(inputs)
+        before = student().module(inputs)
+    if task is Task.REGRESSION:
+        assert (given - wanted).square().mean() < 0.1 * (before - wanted).square().mean()
+    else:
+        cosine = torch.nn.functional.cosine_similarity
+        assert cosine(before, wanted).mean() < 0.6
+        assert cosine(given, wanted).mean() > 0.95
+
+
+def test_targets_are_matched_by_squared_error() -> None:
+    train = samples_of((13,), 50)
+    targets = np.stack([train.inputs["inputs"][:, column] for column in (0, 3, 5)], axis=1)
+    applied = taught_for(Task.REGRESSION, replace(train, labels=targets), epochs=60, losses=[{"labels": {}}])
+    assert applied.details["loss"][-1] < 0.2 * applied.details["loss"][0]
+    with pytest.raises(UserError, match=r"spec.data.train.labels: a sample has 2 numbers, the model answers with 3"):
+        taught_for(Task.REGRESSION, replace(train, labels=targets[:, :2]), losses=[{"labels": {}}])
+
+
+def taught_for(task: Task, train: Samples, **changes: object) -> Applied:
+    return distill.apply(settings(**changes), student(), replace(bench_of(teacher(), train=train), task=task))
+
+
 def test_labels_alone_ask_no_teacher() -> None:
     details = taught(student(), epochs=15, losses=[{"labels": {}}]).details
-    assert details["teacher"] == {"asked": "Never"}
+    assert details["teacher"]["asked"] == "Never"
     assert details["loss"][-1] < 0.7 * details["loss"][0]
 
 

@@ -31,15 +31,15 @@ class Loss(Model):
 
 
 class LogitsLoss(Loss):
-    """Match the teacher's softened class probabilities (Hinton et al. 2015, arXiv 1503.02531)."""
+    """Match the teacher's output; softened class probabilities as in Hinton et al. 2015, arXiv 1503.02531."""
 
     temperature: Annotated[Decimal, Within("above 0 and at most 100", above=0, at_most=100)] = Field(
-        default=Decimal("4"), description="Softens both distributions; above 0, at most 100."
+        default=Decimal("4"), description="Softens both distributions of classes; above 0, at most 100."
     )
 
 
 class LabelsLoss(Loss):
-    """Cross-entropy with the training data's labels."""
+    """Match the training data's labels."""
 
 
 class LayerPair(Model):
@@ -80,8 +80,15 @@ class DistillLoss(Model):
 
     rules = (exactly_one_of(*LOSSES, subject="a loss"),)
 
-    logits: LogitsLoss | None = Field(default=None, description="Match the teacher's softened class probabilities.")
-    labels: LabelsLoss | None = Field(default=None, description="Cross-entropy with the training data's labels.")
+    logits: LogitsLoss | None = Field(
+        default=None,
+        description="Match the teacher's output: softened class probabilities; of task Regression the numbers, by "
+        "squared error; of task Embedding the direction, by cosine.",
+    )
+    labels: LabelsLoss | None = Field(
+        default=None,
+        description="Match the training data's labels: cross-entropy; of task Regression squared error.",
+    )
     features: FeaturesLoss | None = Field(
         default=None,
         description="Mean squared error between what layers answer; where widths differ, through a linear map that is "

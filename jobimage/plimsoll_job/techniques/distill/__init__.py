@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -43,9 +44,10 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     student, teacher_module = copy.deepcopy(candidate.module), source.build()
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
-    terms = terms_of(settings, Couple(teacher_module, student, bench.signature), OutputKind.CLASSES, bench.spec_field)
+    kind = OutputKind.of_task(bench.task)
+    terms = terms_of(settings, Couple(teacher_module, student, bench.signature), kind, bench.spec_field)
     learner = Learner(student, terms, arithmetic_of(settings.precision, device))
-    labels = _labels(samples, candidate, bench) if "labels" in terms else None
+    labels = _labels(samples, candidate, kind, bench) if "labels" in terms else None
 
     def on_epoch(epoch: int, loss: float) -> None:
         bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
@@ -88,12 +90,18 @@ def _fresh(architecture: Architecture, bench: Bench) -> Candidate:
     return Candidate(module, (Fresh(architecture),))
 
 
-def _labels(samples: Samples, candidate: Candidate, bench: Bench) -> torch.Tensor:
+def _labels(samples: Samples, candidate: Candidate, kind: OutputKind, bench: Bench) -> torch.Tensor:
     if samples.labels is None:
         raise UserError(f"spec.data.train.labels: {bench.spec_field} needs labels")
     with torch.no_grad():
-        classes = candidate.module(*example_of(bench.signature)).shape[1]
-    check_classes(samples.labels, classes, "spec.data.train.labels")
+        outputs = candidate.module(*example_of(bench.signature)).shape[1:]
+    if kind is OutputKind.CLASSES:
+        check_classes(samples.labels, outputs[0], "spec.data.train.labels")
+    elif math.prod(samples.labels.shape[1:]) != outputs.numel():
+        raise UserError(
+            f"spec.data.train.labels: a sample has {math.prod(samples.labels.shape[1:])} numbers, "
+            f"the model answers with {outputs.numel()}"
+        )
     return torch.from_numpy(samples.labels)
 
 

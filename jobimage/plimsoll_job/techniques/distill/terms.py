@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from plimsoll_api.spec import Distill, DistillLoss
+from plimsoll_api.spec import Distill, DistillLoss, Task
 from plimsoll_job.techniques.distill.answers import Answers
 from plimsoll_job.techniques.distill.losses import (
     attention_distance,
@@ -30,6 +30,11 @@ class OutputKind(Enum):
     CLASSES = "classes"
     NUMBERS = "numbers"
     EMBEDDING = "embedding"
+
+    @classmethod
+    def of_task(cls, task: Task) -> OutputKind:
+        """Return what the outputs of a model of this task are."""
+        return {Task.REGRESSION: cls.NUMBERS, Task.EMBEDDING: cls.EMBEDDING}.get(task, cls.CLASSES)
 
 
 class Term(nn.Module):
