@@ -17,9 +17,11 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques import quantize
-from plimsoll_job.techniques.quantize.auto import Row, objection, smallest
+from plimsoll_job.techniques.quantize.auto import Row, measure, objection, smallest
 from plimsoll_job.techniques.quantize.fidelity import Fidelity, compare
+from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.layers import Layer
+from plimsoll_job.techniques.quantize.quantized import Start
 from plimsoll_job.techniques.quantize.sensitivity import choose_layers
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import digits_cnn
@@ -152,6 +154,14 @@ def test_auto_takes_what_its_table_says_and_shows_it() -> None:
     fit = [one for one in measured if one["verdict"] == "within the limits"]
     assert record.details["scheme"] == min(fit, key=lambda one: one["bytes"])["scheme"] == "Int8Static"
     assert "measured on this machine" in record.notes[-1]
+
+
+def test_auto_keeps_the_graph_of_the_smallest_alone() -> None:
+    module = digits_cnn().eval()
+    bench = bench_of(module, calibration=samples_of((1, 8, 8), 64))
+    start = Start.of(float_model_of(Candidate(module), bench.signature), bench.calibration)
+    rows = measure(start, None, AutoChoice.model_validate({**QUICK, "maxLatencyRatio": 100}), bench)
+    assert [row.scheme for row in rows if row.quantized is not None] == [QuantizeScheme.INT8_STATIC]
 
 
 def test_auto_refuses_to_hand_the_given_model_on_unchanged() -> None:

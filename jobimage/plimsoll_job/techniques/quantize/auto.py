@@ -47,8 +47,8 @@ class Row:
 
 
 def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench: Bench) -> list[Row]:
-    """Return one row a scheme."""
-    rows = []
+    """Return one row a scheme; the graph is kept of the smallest within the limits only, for the sake of memory."""
+    rows: list[Row] = []
     for number, (name, scheme) in enumerate(SCHEMES.items()):
         bench.reporter.report("quantize", 0.1 + 0.8 * number / len(SCHEMES), f"measures {name}")
         if (missing := scheme.missing()) is not None:
@@ -62,6 +62,8 @@ def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench
         latency = _time(start, quantized, settings, bench.seed)
         row = Row(name, len(quantized.graph), quantized.fidelity, latency, quantized=quantized)
         rows.append(replace(row, against=objection(row, settings)))
+        best = smallest(rows)
+        rows = [one if one is best else replace(one, quantized=None) for one in rows]
     return rows
 
 
