@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,6 +12,8 @@ from plimsoll_job.load.inputs import Signature
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
+#: Samples of an example: two, so that what mixes them shows.
+BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -44,26 +47,30 @@ def weights_bytes(module: nn.Module) -> int:
 
 def count_macs(module: nn.Module, signature: Signature) -> int:
     """Return the multiply-accumulates of one sample in convolutions and linear layers."""
-    total = 0
+    return sum(macs_by_layer(module, signature).values())
 
-    def add(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal total
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)  # noqa: S101 — only layers with a weight are hooked
-        outputs = output.numel() // output.shape[0]
-        total += outputs * (weight.numel() // weight.shape[0])
 
-    hooks = [layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, WEIGHTED)]
+def macs_by_layer(module: nn.Module, signature: Signature) -> dict[str, int]:
+    """Return the multiply-accumulates of one sample in each convolution and linear layer that is called, by name."""
+    macs: dict[str, int] = {}
+
+    def add(name: str, layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        outputs = output.numel() // BATCH
+        macs[name] = macs.get(name, 0) + outputs * (weight.numel() // weight.shape[0])
+
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)]
+    hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers]
     try:
         with torch.no_grad():
-            module(*example_of(signature))
+            module(*example_of(signature, BATCH))
     finally:
         for hook in hooks:
             hook.remove()
-    return total
+    return macs
 
 
-def example_of(signature: Signature, batch: int = 2) -> tuple[torch.Tensor, ...]:
+def example_of(signature: Signature, batch: int = BATCH) -> tuple[torch.Tensor, ...]:
     """Return a batch of random inputs, always the same for one signature: normal, or whole numbers of their range."""
     chance = torch.Generator().manual_seed(0)
     return tuple(

@@ -1,18 +1,19 @@
-"""Which channels go together: torch-pruning's dependency graph behind our own types."""
+"""Which channels go together: torch-pruning's dependency graph, and the heads of attention, behind our own types."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from plimsoll_job.errors import UserError
-from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of
+from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.techniques.prune.attention import Attention, cut_heads, find_attentions
 from plimsoll_job.techniques.prune.dependency import tp
+from plimsoll_job.techniques.prune.plain import with_plain_layers
+from plimsoll_job.techniques.prune.tracing import Closed, trace
 from plimsoll_job.techniques.shape import Cut
 
 
@@ -30,41 +31,89 @@ class Member:
 class ChannelGroup:
     """Channels that can only be deleted together, numbered as the root layer's output channels.
 
-    `producers` write the channels, `consumers` read them. The model's output is read by nobody, so it is no group.
+    `producers` write the channels, `consumers` read them; `others`, such as normalisation, hand them on. The model's
+    output is read by nobody, so it is no group. Of attention `unit` neighbouring channels, a head, go at once.
     """
 
     root: str
     channel_count: int
     producers: tuple[Member, ...]
     consumers: tuple[Member, ...]
+    others: tuple[Member, ...] = ()
+    unit: int = 1
 
 
 def find_groups(module: nn.Module, signature: Signature) -> list[ChannelGroup]:
     """Return the groups of channels that may be deleted, in the order in which their roots stand in the module.
 
-    A depthwise convolution hands each channel on: it goes with it, and reads nothing. What a grouped convolution reads
-    or writes stays whole.
+    The module is one of plain layers. A depthwise convolution hands each channel on: it goes with it, and reads
+    nothing. What a grouped convolution reads or writes stays whole; so does what an attention reads or writes, the
+    width that all layers of a transformer share.
     """
     graph = trace(module, signature)
-    names = {layer: name for name, layer in module.named_modules()}
-    groups = []
-    for found in graph.get_all_groups():
-        if any(is_grouped(item.dep.target.module) for item in found):
+    layers = dict(module.named_modules())
+    names = {layer: name for name, layer in layers.items()}
+    attentions = find_attentions(module)
+    parts = {name for attention in attentions for name in (*attention.reads, attention.writes)}
+    groups = [_group_of_heads(attention) for attention in attentions]
+    for found in _follow(graph):
+        if any(is_grouped(layer := item.dep.target.module) or isinstance(layer, Closed) for item in found):
             continue
-        producers: list[Member] = []
-        consumers: list[Member] = []
-        for item in found:
-            layer = item.dep.target.module
-            if not isinstance(layer, WEIGHTED):
-                continue
+        group = _group(found, graph, names)
+        members = (*group.producers, *group.consumers)
+        # The graph takes what it does not know for elementwise: a sum over channels seems to lead them further.
+        fits = all(max(one.positions) < layers[one.name].get_parameter("weight").shape[one.axis] for one in members)
+        if group.consumers and fits and not parts & {one.name for one in members}:
+            groups.append(group)
+    place = {name: number for number, name in enumerate(layers)}
+    return sorted(groups, key=lambda group: place[group.root])
+
+
+def _follow(graph: tp.DependencyGraph) -> Iterator[tp.Group]:
+    """Yield the group of all output channels of each convolution and linear layer, of each group once."""
+    written: set[nn.Module] = set()
+    for layer in list(graph.module2node):
+        if not isinstance(layer, WEIGHTED) or layer in written:
+            continue
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        try:
+            found = graph.get_pruning_group(layer, prune, list(range(layer.get_parameter("weight").shape[0])))
+        # Through channels that are shuffled or split unevenly its index maps lead nowhere: such channels stay.
+        except (IndexError, ZeroDivisionError):
+            continue
+        written.update(item.dep.target.module for item in found if graph.is_out_channel_pruning_fn(item.dep.handler))
+        yield found
+
+
+def _group(found: tp.Group, graph: tp.DependencyGraph, names: dict[nn.Module, str]) -> ChannelGroup:
+    producers: list[Member] = []
+    consumers: list[Member] = []
+    others: list[Member] = []
+    for item in found:
+        layer = item.dep.target.module
+        if layer not in names:
+            continue
+        if isinstance(layer, WEIGHTED):
             reads = graph.is_in_channel_pruning_fn(item.dep.handler) and not _is_depthwise(layer)
             side, axis = (consumers, 1) if reads else (producers, 0)
-            side.append(Member(names[layer], axis, tuple(item.idxs), tuple(item.root_idxs)))
-        if consumers:
-            root = found[0].dep.target.module
-            groups.append(ChannelGroup(names[root], len(found[0].idxs), tuple(producers), tuple(consumers)))
-    place = {name: number for number, name in enumerate(names.values())}
-    return sorted(groups, key=lambda group: place[group.root])
+        else:
+            side, axis = others, 0
+        side.append(Member(names[layer], axis, tuple(item.idxs), tuple(item.root_idxs)))
+    root = found[0].dep.target.module
+    return ChannelGroup(names[root], len(found[0].idxs), tuple(producers), tuple(consumers), tuple(others))
+
+
+def _group_of_heads(attention: Attention) -> ChannelGroup:
+    channels = tuple(range(attention.width))
+    parts = 3 // len(attention.reads)
+    rows = tuple(range(parts * attention.width))
+    return ChannelGroup(
+        attention.root,
+        attention.width,
+        tuple(Member(name, 0, rows, channels * parts) for name in attention.reads),
+        (Member(attention.writes, 1, channels, channels),),
+        unit=attention.head_width,
+    )
 
 
 def is_grouped(layer: nn.Module) -> bool:
@@ -78,15 +127,28 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tu
     found: dict[tuple[str, int], set[int]] = {}
     for group in groups:
         gone = channels_of.get(group.root, set())
-        for member in (*group.producers, *group.consumers):
+        for member in (*group.producers, *group.consumers, *group.others):
             numbers = zip(member.positions, member.channels, strict=True)
             found.setdefault((member.name, member.axis), set()).update(at for at, channel in numbers if channel in gone)
     return found
 
 
 def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
-    """Return a copy of the module without the channels; the same cuts on the same module give the same module."""
-    module = copy.deepcopy(module)
+    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module."""
+    cuts = tuple(cuts)
+    module = with_plain_layers(copy.deepcopy(module))
+    roots = {attention.root for attention in find_attentions(module)}
+    of_heads = [one for one in cuts if one.layer in roots]
+    if others := [one for one in cuts if one.layer not in roots]:
+        _cut_channels(module, signature, others)
+    for one in of_heads:
+        # Found anew each time: an attention may be cut twice.
+        attention = next(found for found in find_attentions(module) if found.root == one.layer)
+        cut_heads(module, attention, one.channels)
+    return module.eval()
+
+
+def _cut_channels(module: nn.Module, signature: Signature, cuts: Sequence[Cut]) -> None:
     graph = trace(module, signature)
     layers = dict(module.named_modules())
     for one in cuts:
@@ -94,30 +156,9 @@ def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Modu
         pruner = graph.get_pruner_of_module(layer)
         group = graph.get_pruning_group(layer, pruner.prune_out_channels, list(one.channels))
         group.prune(record_history=False)
-    return module.eval()
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
     return (
         isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
     )
-
-
-def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
-    """Return torch-pruning's dependency graph; UserError for a model that it cannot follow."""
-    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
-    for parameter in frozen:
-        # The graph is traced by autograd: a frozen parameter would hide its layer.
-        parameter.requires_grad_(True)
-    # What stops the tracer on a module it does not know is of any type: its own checks, torch's, the module's code.
-    try:
-        with torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(module, example_of(signature), verbose=False)
-    except Exception as error:
-        raise UserError(
-            f"spec.model.architecture: structured pruning cannot follow this model: {error}",
-            reason="NotPrunable",
-        ) from error
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)

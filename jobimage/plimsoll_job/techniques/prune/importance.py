@@ -14,7 +14,9 @@ from plimsoll_job.techniques.observe import Batch
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.statistics import is_active, measure_inputs
 
-Scores = dict[str, NDArray[np.float64]]
+#: One number a channel; the lowest go first.
+Score = NDArray[np.float64]
+Scores = dict[str, Score]
 
 _MEASURED: dict[ActivationStatistic, Callable[[torch.Tensor], torch.Tensor]] = {
     ActivationStatistic.MEAN_ABSOLUTE: torch.abs,

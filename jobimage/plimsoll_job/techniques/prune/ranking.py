@@ -37,16 +37,20 @@ class Selection:
 
 
 def select_cuts(
-    scores: Mapping[str, NDArray[np.float64]], amount: float, share_of: Callable[[Sequence[Cut]], float]
+    scores: Mapping[str, NDArray[np.float64]],
+    amount: float,
+    share_of: Callable[[Sequence[Cut]], float],
+    units: Mapping[str, int] | None = None,
 ) -> Selection:
     """Return the cuts of the lowest-ranked blocks whose share of the parameters is nearest to the amount.
 
     `share_of` tells the share that cuts take away; it grows with every further block. Wide blocks are preferred, as
-    long as they come within CLOSE_ENOUGH of the amount. No group is ever cut whole.
+    long as they come within CLOSE_ENOUGH of the amount. No group is ever cut whole. Of a group that `units` names so
+    many neighbouring channels go at once.
     """
     found: list[Selection] = []
     for width in BLOCK_WIDTHS:
-        blocks = rank_blocks(scores, width)
+        blocks = rank_blocks(scores, width, units or {})
         selection = _nearest(blocks, width, amount, share_of)
         if abs(selection.share - amount) <= CLOSE_ENOUGH:
             return selection
@@ -54,42 +58,59 @@ def select_cuts(
     return min(reversed(found), key=lambda selection: abs(selection.share - amount))
 
 
-def rank_blocks(scores: Mapping[str, NDArray[np.float64]], width: int) -> list[Block]:
+def rank_blocks(
+    scores: Mapping[str, NDArray[np.float64]], width: int, units: Mapping[str, int] | None = None
+) -> list[Block]:
     """Return all blocks that may go, least important first.
 
     Within a group they go from its least important channel up, the first one as narrow as it must be for the rest to
-    be a multiple of the width; the last block of a group always stays.
+    be a multiple of the width; the last block of a group always stays. A unit of several channels is a block.
     """
     blocks = []
     for root, of_channel in scores.items():
-        order = np.argsort(of_channel, kind="stable")
-        first = len(order) % width
-        starts = [0, *range(first or width, len(order), width)] if len(order) > width else []
+        unit = (units or {}).get(root, 1)
+        of_unit = of_channel.reshape(-1, unit).mean(axis=1)
+        order = np.argsort(of_unit, kind="stable")
+        size = width if unit == 1 else 1
+        first = len(order) % size
+        starts = [0, *range(first or size, len(order), size)] if len(order) > size else []
         for start, end in pairwise(starts):
-            channels = order[start:end]
-            blocks.append(Block(root, tuple(int(channel) for channel in channels), float(of_channel[channels].mean())))
+            chosen = order[start:end]
+            channels = (chosen[:, None] * unit + np.arange(unit)).flatten()
+            blocks.append(Block(root, tuple(int(channel) for channel in channels), float(of_unit[chosen].mean())))
     return sorted(blocks, key=lambda block: block.score)
 
 
 def _nearest(
     blocks: Sequence[Block], width: int, amount: float, share_of: Callable[[Sequence[Cut]], float]
 ) -> Selection:
+    """Return the lowest-ranked blocks that come nearest to the amount.
+
+    Where the next one, such as a head, takes away too much at once, its group gives no more, and others go on.
+    """
     largest_share = share_of(merge_blocks(blocks))
+    found: list[Selection] = []
+    while True:
+        below, above, count = _around(blocks, amount, share_of)
+        found += [Selection(cuts, share_of(cuts), largest_share, width) for cuts in (below, above)]
+        best = min(found, key=lambda selection: abs(selection.share - amount))
+        if abs(best.share - amount) <= CLOSE_ENOUGH or count == len(blocks):
+            return best
+        blocks = [*blocks[:count], *(block for block in blocks[count:] if block.root != blocks[count].root)]
 
-    def taking(count: int) -> Selection:
-        cuts = merge_blocks(blocks[:count])
-        return Selection(cuts, share_of(cuts), largest_share, width)
 
-    low, high = taking(0), taking(len(blocks))
-    low_count, high_count = 0, len(blocks)
-    while high_count - low_count > 1:
-        middle_count = (low_count + high_count) // 2
-        middle = taking(middle_count)
-        if middle.share <= amount:
-            low, low_count = middle, middle_count
+def _around(
+    blocks: Sequence[Block], amount: float, share_of: Callable[[Sequence[Cut]], float]
+) -> tuple[tuple[Cut, ...], tuple[Cut, ...], int]:
+    """Return the cuts of the most blocks that take no more than the amount, those of one more, and their count."""
+    low, high = 0, len(blocks) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if share_of(merge_blocks(blocks[:middle])) <= amount:
+            low = middle
         else:
-            high, high_count = middle, middle_count
-    return min(low, high, key=lambda selection: abs(selection.share - amount))
+            high = middle
+    return merge_blocks(blocks[:low]), merge_blocks(blocks[:high]), low
 
 
 def merge_blocks(blocks: Sequence[Block]) -> tuple[Cut, ...]:

@@ -38,9 +38,11 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
     scores = {}
     for group in groups:
         readings = [
-            _read(layers[member.name], readers[member.name], member, moments[member.name]) for member in group.consumers
+            _read(layers[member.name], readers[member.name], member, moments[member.name], group.unit)
+            for member in group.consumers
         ]
-        scores[group.root] = _delete_one_by_one(group.channel_count, readings) / _parameters_of_channel(layers, group)
+        costs = _delete_one_by_one(group.channel_count // group.unit, readings)
+        scores[group.root] = np.repeat(costs / group.unit, group.unit) / _parameters_of_channel(layers, group)
     return scores
 
 
@@ -48,8 +50,9 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
 class _Reading:
     """What one consumer makes of the channels that are left.
 
-    `places[i]` are its channels that are the group's channel i; `effect` is W'W of its weights as refitted so far, over
-    the energy of its output; `inverse` is the inverse of the second moments of its channels.
+    `places[i]` are its channels that are the group's channel i, or its unit i of channels; `effect` is W'W of its
+    weights as refitted so far, over the energy of its output; `inverse` is the inverse of the second moments of its
+    channels.
     """
 
     places: torch.Tensor
@@ -72,12 +75,14 @@ class _Reading:
         self.inverse -= self.inverse[:, places] @ gain
 
 
-def _read(layer: nn.Module, reader: Reader, member: Member, moments: Moments) -> _Reading:
+def _read(layer: nn.Module, reader: Reader, member: Member, moments: Moments, unit: int) -> _Reading:
     effect, second = reader.effect(layer), moments.second(centred=reader.takes_mean)
     energy = (effect * moments.second(centred=True)).sum()
     ridge = float(RIDGE * second.diagonal().mean()) or 1.0
     inverse = torch.linalg.inv(second + ridge * torch.eye(len(second)))
-    return _Reading(torch.tensor(reader.places_of(member)), effect / energy if energy > 0 else effect, inverse)
+    places = torch.tensor(reader.places_of(member))
+    places = places.reshape(len(places) // unit, -1)
+    return _Reading(places, effect / energy if energy > 0 else effect, inverse)
 
 
 def _delete_one_by_one(channel_count: int, readings: Sequence[_Reading]) -> NDArray[np.float64]:

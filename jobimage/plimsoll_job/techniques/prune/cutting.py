@@ -1,0 +1,79 @@
+"""The cuts that take away an amount: chosen by an estimate, made, measured on what they leave, and checked by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from plimsoll_api.spec import AmountOf
+from plimsoll_job.errors import UserError
+from plimsoll_job.techniques.prune.amount import WORDS, Estimate, measure
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
+from plimsoll_job.techniques.prune.importance import Score
+from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, Selection, select_cuts
+from plimsoll_job.techniques.prune.soundness import unsound_groups, why_unsound
+from plimsoll_job.techniques.shape import Bench
+
+#: A measured share this near to the estimated one needs no second choice.
+WELL_ESTIMATED = 0.001
+
+
+@dataclass(frozen=True)
+class Shed:
+    """A module after its cuts; `selection.share` is measured, `left` are the roots of groups that could not go."""
+
+    module: nn.Module
+    selection: Selection
+    groups: tuple[ChannelGroup, ...]
+    left: tuple[str, ...] = ()
+
+
+def shed(
+    of: AmountOf, amount: float, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
+) -> Shed:
+    """Return the module without the channels of the lowest scores, the amount met as nearly as whole channels can.
+
+    Groups that turn out not to be prunable are left whole. UserError when the amount cannot be met.
+    """
+    done, reason = _shed_once(of, amount, module, ranked, bench)
+    if not reason:
+        return done
+    unsound = unsound_groups(module, bench.signature, [group for group, _ in ranked])
+    sound = [(group, score) for group, score in ranked if group.root not in unsound]
+    if unsound and sound:
+        done, reason = _shed_once(of, amount, module, sound, bench)
+    if reason:
+        raise UserError(f"{bench.spec_field}: {reason}", reason="NotPrunable")
+    return replace(done, left=tuple(unsound))
+
+
+def _shed_once(
+    of: AmountOf, amount: float, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
+) -> tuple[Shed, str]:
+    """Return what the cuts leave, and why it is not sound if it is not."""
+    signature, amount_field = bench.signature, f"{bench.spec_field}.amount"
+    groups, scores = [group for group, _ in ranked], {group.root: score for group, score in ranked}
+    before = measure(module, signature, of)
+    estimate = Estimate(module, signature, groups, of)
+    for _ in range(2):
+        selection = select_cuts(scores, amount, estimate.share_of, {group.root: group.unit for group in groups})
+        if amount > selection.largest_share + CLOSE_ENOUGH:
+            raise UserError(
+                f"{amount_field}: {amount:.1%} cannot be reached; {selection.largest_share:.1%} of the "
+                f"{WORDS[of]} can go before a layer would be empty"
+            )
+        if not selection.cuts:
+            raise UserError(f"{amount_field}: {amount:.1%} is less than the smallest channel; nothing would change")
+        try:
+            pruned = cut(module, signature, selection.cuts)
+        except (RuntimeError, AttributeError, IndexError, ValueError) as error:
+            return Shed(module, selection, tuple(groups)), f"the channels cannot be cut: {error}"
+        if reason := why_unsound(module, signature, groups, selection.cuts, pruned):
+            return Shed(pruned, selection, tuple(groups)), reason
+        share = 1 - measure(pruned, signature, of) / before
+        if abs(share - selection.share) <= WELL_ESTIMATED or selection.share <= 0:
+            break
+        estimate.scale *= share / selection.share
+    return Shed(pruned, replace(selection, share=share), tuple(groups)), ""

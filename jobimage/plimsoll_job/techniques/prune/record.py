@@ -1,0 +1,63 @@
+"""What the step's record tells of structured pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from plimsoll_job.techniques.prune.compensation import Refitted
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, is_grouped
+from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
+from plimsoll_job.techniques.shape import Cut
+
+
+def channels_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:
+    """Return, by layer, how many output channels there were and how many are left."""
+    gone = {one.layer: len(one.channels) for one in cuts}
+    return {group.root: [group.channel_count, group.channel_count - gone.get(group.root, 0)] for group in groups}
+
+
+def heads_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:
+    """Return, by the first projection of each attention, how many heads there were and how many are left."""
+    heads = {group.root: group.unit for group in groups if group.unit > 1}
+    return {
+        root: [count // heads[root] for count in counts]
+        for root, counts in channels_by_layer(groups, cuts).items()
+        if root in heads
+    }
+
+
+def describe_refits(refitted: Sequence[Refitted]) -> dict[str, dict[str, Any]]:
+    """Return, by consumer, the channels that it reads and how wrong its outputs are, refitted and merely cut."""
+    return {
+        one.layer: {
+            "channels": [one.channels_before, one.channels_after],
+            "errorOfCut": round(one.error_of_cut, 6),
+            "error": round(one.error, 6),
+        }
+        for one in refitted
+    }
+
+
+def notes_on_data(refitted: Sequence[Refitted]) -> tuple[str, ...]:
+    """Return a sentence for each layer that saw too little data to be refitted well."""
+    thin = [one for one in refitted if one.row_count < one.channels_before]
+    return tuple(
+        f"{one.layer}: {one.row_count} rows of calibration data cannot tell {one.channels_before} channels apart; "
+        "give more samples."
+        for one in thin
+    )
+
+
+def notes_on_cuts(amount: float, share: float, module: nn.Module, left: Sequence[str]) -> tuple[str, ...]:
+    """Return sentences on what was not met, and what was left whole."""
+    notes = []
+    if abs(share - amount) > CLOSE_ENOUGH:
+        notes.append(f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.")
+    if grouped := [name for name, layer in module.named_modules() if is_grouped(layer)]:
+        notes.append(f"What grouped convolutions read and write was left whole: {', '.join(grouped)}.")
+    if left:
+        notes.append(f"Left whole, since the model does not answer rightly without single channels: {', '.join(left)}.")
+    return tuple(notes)

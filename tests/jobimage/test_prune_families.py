@@ -1,0 +1,78 @@
+"""Structured pruning on the families of models that people have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.jobimage.architectures import CLASSIFIERS, TRANSFORMERS
+from torch import nn
+
+from plimsoll_api.spec import Prune
+from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.model import SourceModel
+from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques import prune
+from plimsoll_job.techniques.prune.attention import find_attentions
+from plimsoll_job.techniques.replay import replay
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+
+#: The small models' heads and embeddings come no nearer.
+NEAR = 0.0101
+
+
+def pruned(model: nn.Module | Candidate, signature: Signature, criterion: str, amount: str = "30%") -> Applied:
+    candidate = model if isinstance(model, Candidate) else Candidate(model)
+    inputs = example_of(signature, 16)
+    samples = Samples({one.name: array.numpy() for one, array in zip(signature, inputs, strict=True)}, None, "")
+    source = SourceModel(factory="", digest="", weights={})
+    bench = Bench(source, signature, None, samples, 0, "spec.steps[0].prune", Reporter(emit=lambda _: None))
+    return prune.apply(Prune.model_validate({"criterion": criterion, "amount": amount}), candidate, bench)
+
+
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers_lose_neurons_and_whole_heads(name: str, criterion: str) -> None:
+    build, signature = TRANSFORMERS[name]
+    torch.manual_seed(0)
+    module = build()
+    applied = pruned(module, signature, criterion)
+    left = applied.candidate.module
+    assert 1 - count_parameters(left) / count_parameters(module) == pytest.approx(0.3, abs=NEAR)
+    for attention in find_attentions(left):
+        owner, first = left.get_submodule(attention.owner), left.get_submodule(attention.reads[0])
+        counts = [getattr(owner, one) for one in ("num_attention_heads", "num_heads", "n_heads") if hasattr(owner, one)]
+        assert counts == [attention.head_count]
+        assert first.get_parameter("weight").shape[0] == attention.width * 3 // len(attention.reads)
+        assert getattr(owner, "all_head_size", attention.width) == attention.width
+        assert attention.head_width == 16
+    torch.manual_seed(1)
+    replayed = replay(build(), signature, applied.candidate.changes)
+    replayed.load_state_dict(left.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(replayed(*example_of(signature, 3)), left(*example_of(signature, 3)))
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "swin"])
+def test_transformers_are_pruned_twice_and_exported(name: str) -> None:
+    build, signature = TRANSFORMERS[name]
+    torch.manual_seed(0)
+    once = pruned(build(), signature, "Magnitude", "40%").candidate
+    twice = pruned(once, signature, "Magnitude").candidate
+    attentions = find_attentions(twice.module)
+    assert any(attention.head_count < 4 for attention in attentions)
+    replayed = replay(build(), signature, twice.changes)
+    replayed.load_state_dict(twice.module.state_dict(), strict=True)
+    export_onnx(replayed, signature)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifiers_of_torchvision(name: str) -> None:
+    build, signature = CLASSIFIERS[name]
+    torch.manual_seed(0)
+    module = build()
+    applied = pruned(module, signature, "Magnitude")
+    assert 1 - count_parameters(applied.candidate.module) / count_parameters(module) == pytest.approx(0.3, abs=NEAR)
