@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.jobimage.architectures import CLASSIFIERS, TRANSFORMERS
+from tests.jobimage.bench import bench_of
 from torch import nn
 
 from plimsoll_api.spec import Prune
@@ -12,12 +13,10 @@ from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Signature
-from plimsoll_job.load.model import SourceModel
-from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques import prune
 from plimsoll_job.techniques.prune.attention import find_attentions
 from plimsoll_job.techniques.replay import replay
-from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.shape import Applied, Candidate
 
 #: The small models' heads and embeddings come no nearer.
 NEAR = 0.0101
@@ -27,8 +26,7 @@ def pruned(model: nn.Module | Candidate, signature: Signature, criterion: str, a
     candidate = model if isinstance(model, Candidate) else Candidate(model)
     inputs = example_of(signature, 16)
     samples = Samples({one.name: array.numpy() for one, array in zip(signature, inputs, strict=True)}, None, "")
-    source = SourceModel(factory="", digest="", weights={})
-    bench = Bench(source, signature, None, samples, 0, "spec.steps[0].prune", Reporter(emit=lambda _: None))
+    bench = bench_of(candidate.module, calibration=samples, signature=signature)
     return prune.apply(Prune.model_validate({"criterion": criterion, "amount": amount}), candidate, bench)
 
 
