@@ -21,6 +21,10 @@ class ArtifactFile(Model):
     path: str = Field(pattern=r"^[A-Za-z0-9._/-]+$", max_length=512, description="Relative to the manifest.")
     size_bytes: int = Field(ge=0, description="Its length.")
     digest: Digest = Field(description="sha256 of its bytes.")
+    serving: bool = Field(
+        default=True, description="Whether serving the ONNX model needs it; only such files count as the model's size."
+    )
+    code: bool = Field(default=False, description="Whether loading it can run code: load it only where you trust it.")
 
 
 class Tensor(Model):

@@ -14,6 +14,7 @@ from plimsoll_api.spec import (
     DataSource,
     EvaluationData,
     EvaluationSettings,
+    JobOutput,
     ModelSource,
     Output,
     Step,
@@ -35,7 +36,7 @@ class Plan(Model):
     calibration: CalibrationData | None = None
     steps: list[Step]
     seed: int
-    output: Output
+    output: JobOutput
 
     @classmethod
     def of(cls, spec: CompressionJobSpec, image: str) -> Self:
@@ -79,5 +80,5 @@ class EvaluationRequest(Model):
             baseline=baseline,
             candidate=candidate,
             by_step=True,
-            output=spec.output,
+            output=Output(uri=spec.output.uri),
         )

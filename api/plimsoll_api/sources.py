@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from plimsoll_api.model import Model
-from plimsoll_api.rules import Pattern, exactly_one_of
-from plimsoll_api.values import Digest, Name, Uri
+from plimsoll_api.rules import Pattern, Rule, exactly_one_of
+from plimsoll_api.values import Digest, Name, Uri, list_of
 
 
 class Task(StrEnum):
@@ -102,6 +102,38 @@ class Output(Model):
     """Where artifacts and reports are written."""
 
     uri: Uri = Field(description="The store: artifacts/, reports/ and work/ are made below it.")
+
+
+class OutputFormat(StrEnum):
+    """What a model is written as."""
+
+    ONNX = "Onnx"
+    HUGGING_FACE = "HuggingFace"
+    TORCH_EXPORT = "TorchExport"
+
+
+class JobOutput(Output):
+    """Where a job's artifacts and reports are written, and in which formats."""
+
+    rules = (
+        Rule(
+            cel="'Onnx' in self.formats",
+            holds=lambda output: OutputFormat.ONNX in output.formats,
+            message="must hold Onnx: it is what is measured and served",
+            field="formats",
+        ),
+    )
+
+    formats: list[OutputFormat] = Field(
+        default=[OutputFormat.ONNX],
+        min_length=1,
+        max_length=3,
+        description="What the candidate is written as. Onnx: model.onnx, always. HuggingFace: a directory huggingface/ "
+        "that from_pretrained loads; for models that came as one and keep their structure. TorchExport: model.pt2 of "
+        "torch.export; loading one can run code, so the manifest marks it. Each is loaded in a fresh process and must "
+        "answer as the model did, to 1e-4 of the largest answer, before it is published.",
+        json_schema_extra=list_of("set"),
+    )
 
 
 class ReleaseRef(Model):

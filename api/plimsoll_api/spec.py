@@ -9,7 +9,16 @@ from plimsoll_api.gates import EvaluationSettings, Gate, LatencyMeasurement, Met
 from plimsoll_api.model import Model
 from plimsoll_api.rules import Rule
 from plimsoll_api.runtime import Resources, Runtime, Toleration
-from plimsoll_api.sources import Architecture, ModelSource, NamedArchitecture, Output, ReleaseRef, Task
+from plimsoll_api.sources import (
+    Architecture,
+    JobOutput,
+    ModelSource,
+    NamedArchitecture,
+    Output,
+    OutputFormat,
+    ReleaseRef,
+    Task,
+)
 from plimsoll_api.steps import (
     CALIBRATED,
     CEL_NEEDS_CALIBRATION,
@@ -59,6 +68,7 @@ __all__ = [
     "ImageMode",
     "Images",
     "Interpolation",
+    "JobOutput",
     "LabelsLoss",
     "LatencyMeasurement",
     "LayerPair",
@@ -68,6 +78,7 @@ __all__ = [
     "Name",
     "NamedArchitecture",
     "Output",
+    "OutputFormat",
     "Precision",
     "Prune",
     "PruneCriterion",
@@ -114,6 +125,14 @@ def _breaks_pattern(spec: CompressionJobSpec) -> bool:
     return Granularity.N_OF_M in kinds and Granularity.STRUCTURED in kinds[kinds.index(Granularity.N_OF_M) :]
 
 
+def _changes_structure(step: Step) -> bool:
+    return (
+        step.factorize is not None
+        or (step.prune is not None and step.prune.granularity == Granularity.STRUCTURED)
+        or (step.distill is not None and step.distill.student is not None)
+    )
+
+
 _CEL_FIRST_SPARSE = "self.steps.map(s, has(s.prune) && s.prune.granularity != 'Structured').indexOf(true)"
 _CEL_FIRST_PATTERN = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'NofM').indexOf(true)"
 _CEL_STRUCTURED = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Structured').lastIndexOf(true)"
@@ -125,6 +144,30 @@ class CompressionJobSpec(Model):
 
     rules = (
         *JOB_RULES,
+        Rule(
+            cel="self.output.formats == ['Onnx'] || !self.steps.exists(s, has(s.quantize))",
+            holds=lambda spec: spec.output.formats == [OutputFormat.ONNX] or not _has_step(spec, "quantize"),
+            message="must be Onnx alone with a quantize step: quantized weights exist in the ONNX graph only",
+            field="output.formats",
+        ),
+        Rule(
+            cel="!('HuggingFace' in self.output.formats) || has(self.model.architecture.huggingface)",
+            holds=lambda spec: (
+                OutputFormat.HUGGING_FACE not in spec.output.formats or spec.model.architecture.huggingface is not None
+            ),
+            message="HuggingFace is for models that came as a Hugging Face directory",
+            field="output.formats",
+        ),
+        Rule(
+            cel="!('HuggingFace' in self.output.formats) || !self.steps.exists(s, has(s.factorize) || (has(s.prune) && "
+            "s.prune.granularity == 'Structured') || (has(s.distill) && has(s.distill.student)))",
+            holds=lambda spec: (
+                OutputFormat.HUGGING_FACE not in spec.output.formats or not any(map(_changes_structure, spec.steps))
+            ),
+            message="HuggingFace must not go with factorize, structured pruning or a student: config.json cannot "
+            "tell layers of their shapes; use TorchExport",
+            field="output.formats",
+        ),
         Rule(
             cel="!self.steps.exists(s, has(s.distill)) || has(self.data.train)",
             holds=lambda spec: not _has_step(spec, "distill") or spec.data.train is not None,
@@ -212,7 +255,7 @@ class CompressionJobSpec(Model):
         description="Limits that all must hold before anything is released.",
         json_schema_extra=list_of("atomic"),
     )
-    output: Output = Field(description="Where artifacts and reports are written.")
+    output: JobOutput = Field(description="Where artifacts and reports are written.")
     release_ref: ReleaseRef | None = Field(default=None, description="The release that gets the model when it passes.")
     runtime: Runtime = Field(default=Runtime(), description="Where the compress pod runs.")
     evaluation_runtime: Runtime | None = Field(

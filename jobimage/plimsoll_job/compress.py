@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from plimsoll_api.artifact import MODEL_FILE, TOKENIZER_FILE, ArtifactRef, Lineage, StepRecord
+from plimsoll_api.artifact import TOKENIZER_FILE, ArtifactRef, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
+from plimsoll_api.spec import OutputFormat
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.export.outputs import write_outputs
 from plimsoll_job.figures import ModuleFigures, count, weights_bytes
 from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.inputs import Signature
@@ -71,6 +72,7 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
         publish = publishing(plan, loaded, baseline, store)
         candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))
         reporter.report("export", 0.9)
+        publish = publishing(plan, loaded, baseline, store, plan.output.formats)
         done = Done(baseline=baseline, candidate=publish(candidate, records))
         reporter.report("publish", 1, done.candidate.digest)
         work.finish(done)
@@ -134,7 +136,7 @@ def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signatur
     for index, step in enumerate(plan.steps):
         spec_field = f"spec.steps[{index}].distill"
         if step.distill and step.distill.teacher:
-            load_teacher(step.distill.teacher, store, module, signature, f"{spec_field}.teacher")
+            load_teacher(step.distill.teacher, store, module, signature, f"{spec_field}.teacher", task=plan.task)
         if step.distill and step.distill.student:
             yield build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
 
@@ -156,7 +158,7 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         architecture=loaded.source.architecture,
         packages=package_versions(PACKAGES),
     )
-    files = {**loaded.source.files, MODEL_FILE: export_onnx(module, loaded.signature)}
+    files = write_outputs(Candidate(module), loaded.source, loaded.signature, plan.task, [OutputFormat.ONNX])
     manifest = build_manifest(files, count(module, loaded.signature), lineage)
     reporter.report("analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample")
     return publish_artifact(manifest, files, plan.output.uri, store)
@@ -233,7 +235,13 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
         load_teacher=None
         if teacher is None
         else partial(
-            load_teacher, teacher, loaded.store, loaded.source.module, loaded.signature, f"{spec_field}.teacher"
+            load_teacher,
+            teacher,
+            loaded.store,
+            loaded.source.module,
+            loaded.signature,
+            f"{spec_field}.teacher",
+            task=plan.task,
         ),
     )
 
@@ -244,12 +252,17 @@ def figures_of(candidate: Candidate, loaded: Loaded) -> ModuleFigures:
     return replace(figures, nonzero=min(figures.nonzero, figures.parameters - candidate.zero_weights))
 
 
-def publishing(plan: Plan, loaded: Loaded, baseline: ArtifactRef, store: Store) -> Publish:
-    """Return what exports the model that the steps made, unless one did so already, and publishes it."""
+def publishing(
+    plan: Plan,
+    loaded: Loaded,
+    baseline: ArtifactRef,
+    store: Store,
+    formats: Sequence[OutputFormat] = (OutputFormat.ONNX,),
+) -> Publish:
+    """Return what writes the model that the steps made in these formats, checks each, and publishes them."""
 
     def publish(candidate: Candidate, records: list[StepRecord]) -> ArtifactRef:
-        graph = candidate.graph or export_onnx(candidate.module, loaded.signature)
-        files = {**loaded.source.files, MODEL_FILE: graph}
+        files = write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats)
         lineage = Lineage(
             plan_digest=plan.content_digest(),
             source_digest=loaded.source.digest,

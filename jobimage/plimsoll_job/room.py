@@ -20,7 +20,7 @@ def bytes_needed(plan: Plan, weights_bytes: int) -> int:
     The baseline's artifact, after each step an artifact and the candidate (twice where it is also a graph), and a
     training's newest checkpoint beside the one that it takes the place of.
     """
-    copies = 1 + 2 * len(plan.steps) + sum(step.quantize is not None for step in plan.steps)
+    copies = len(plan.output.formats) + 2 * len(plan.steps) + sum(step.quantize is not None for step in plan.steps)
     if any(step.distill for step in plan.steps):
         copies += 2 * TRAINING_COPIES
     return copies * weights_bytes + (1 + 2 * len(plan.steps)) * SMALL_FILES_BYTES

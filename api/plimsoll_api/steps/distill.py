@@ -160,6 +160,12 @@ class Distill(Model):
 
     rules = (
         Rule(
+            cel="!has(self.student) || !has(self.student.huggingface)",
+            holds=lambda distill: distill.student is None or distill.student.huggingface is None,
+            message="must not be huggingface: such a directory brings weights, and a student's are drawn",
+            field="student",
+        ),
+        Rule(
             cel=" && ".join(f"self.losses.filter(l, has(l.{kind})).size() <= 1" for kind in LOSSES),
             holds=lambda distill: len({loss.kind for loss in distill.losses}) == len(distill.losses),
             message="must name each kind of loss at most once",

@@ -31,6 +31,8 @@ class SourceModel:
     digest: str
     #: What an artifact needs beside the model, by its name there.
     files: Mapping[str, bytes] = field(default_factory=dict)
+    #: The small files of a Hugging Face directory, by name.
+    directory: Mapping[str, bytes] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Return the module with the given weights, in evaluation mode."""
@@ -68,7 +70,7 @@ def _load_huggingface(source: ModelSource, store: Store, task: str) -> SourceMod
 
     module = huggingface.build_huggingface(directory, task)
     files = {name: content for name, content in directory.files.items() if name in SERVED_FILES}
-    return SourceModel(module, huggingface.describe_huggingface(directory), directory.digest, files)
+    return SourceModel(module, huggingface.describe_huggingface(directory), directory.digest, files, directory.files)
 
 
 def check_digest(source: ModelSource, digest: str, uri: str) -> None:

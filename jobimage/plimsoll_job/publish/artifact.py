@@ -19,6 +19,7 @@ from plimsoll_api.artifact import (
 from plimsoll_api.model import digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import opset, signature
+from plimsoll_job.export.reload import DIRECTORY, TORCH_FILE
 from plimsoll_job.figures import ModuleFigures
 from plimsoll_job.load.artifact import open_artifact
 from plimsoll_job.load.store import Store
@@ -34,7 +35,13 @@ def build_manifest(files: Mapping[str, bytes], figures: ModuleFigures, lineage: 
     return ArtifactManifest(
         opset=opset(model),
         files=[
-            ArtifactFile(path=path, size_bytes=len(content), digest=digest_of(content))
+            ArtifactFile(
+                path=path,
+                size_bytes=len(content),
+                digest=digest_of(content),
+                serving=path != TORCH_FILE and not path.startswith(f"{DIRECTORY}/"),
+                code=path == TORCH_FILE,
+            )
             for path, content in sorted(files.items())
         ],
         inputs=inputs,

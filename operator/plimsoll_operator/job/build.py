@@ -9,7 +9,7 @@ from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import canonical_json
 from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.release import ModelRevisionSpec, RevisionSource
-from plimsoll_api.spec import CompressionJobSpec, Runtime
+from plimsoll_api.spec import CompressionJobSpec, Output, Runtime
 from plimsoll_api.status import JobSummary, ReportRef
 from plimsoll_operator.claims import ClaimPath
 from plimsoll_operator.cluster.resources import CONFIG_MAPS, MODEL_RELEASES, MODEL_REVISIONS, Json
@@ -162,7 +162,7 @@ def revision(
         evaluation=spec.evaluation,
         gates=spec.gates,
         seed=spec.seed,
-        output=spec.output,
+        output=Output(uri=spec.output.uri),
         runtime=evaluation_runtime(spec),
         source=source,
         summary=summary,

@@ -1,0 +1,111 @@
+"""Whether an output, loaded in a process that knows nothing of the module, answers as the model did here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll_api.artifact import MODEL_FILE
+from plimsoll_api.sources import OutputFormat
+from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.figures import example_of
+from plimsoll_job.load.inputs import Signature
+
+BATCHES = (1, 5)
+#: The largest difference of an answer, over the largest answer (or over 1, when that is smaller).
+TOLERANCE = 1e-4
+TIMEOUT_SECONDS = 1_800
+TORCH_FILE = "model.pt2"
+DIRECTORY = "huggingface"
+#: What of the artifact is loaded, by format.
+LOADED = {
+    OutputFormat.ONNX: MODEL_FILE,
+    OutputFormat.TORCH_EXPORT: TORCH_FILE,
+    OutputFormat.HUGGING_FACE: DIRECTORY,
+}
+
+Answer = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
+
+
+def check_reload(
+    files: Mapping[str, bytes], kind: OutputFormat, task: str, signature: Signature, answer: Answer
+) -> None:
+    """UserError when the output of that format cannot be loaded in a fresh process, or answers otherwise there."""
+    batches = {
+        str(batch): {
+            one.name: tensor.numpy() for one, tensor in zip(signature, example_of(signature, batch), strict=True)
+        }
+        for batch in BATCHES
+    }
+    answers = _answers_elsewhere(files, kind, task, batches)
+    for batch, inputs in batches.items():
+        problem = difference(answer(inputs), answers[batch])
+        if problem is not None:
+            raise UserError(
+                f"spec.output.formats: the {kind} output, loaded in a fresh process, answers otherwise than the model "
+                f"at batch {batch}: {problem}",
+                reason="ReloadDiffers",
+            )
+
+
+def difference(expected: NDArray[Any], given: NDArray[Any]) -> str | None:
+    """Return how the answers differ beyond the tolerance and where, None when they do not."""
+    if expected.shape != given.shape:
+        return f"the output has the shape {list(given.shape)}, expected {list(expected.shape)}"
+    if not np.isfinite(given).all():
+        return "the output holds NaN or infinite numbers"
+    distance = np.abs(given.astype(np.float64) - expected)
+    if distance.max() <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        return None
+    sample, place = np.unravel_index(int(distance.argmax()), distance.shape)
+    return (
+        f"the largest difference is {distance.max():.3g}, at output {place} of sample {sample}: "
+        f"{given[sample, place]:.6g}, expected {expected[sample, place]:.6g}"
+    )
+
+
+def _answers_elsewhere(
+    files: Mapping[str, bytes], kind: OutputFormat, task: str, batches: Mapping[str, Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    loaded = LOADED[kind]
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for name, content in files.items():
+            if name == loaded or name.startswith(f"{loaded}/"):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_bytes(content)
+        arrays = {f"{batch}/{name}": array for batch, inputs in batches.items() for name, array in inputs.items()}
+        np.savez(root / "inputs.npz", **arrays)  # type: ignore[arg-type]
+        command = [sys.executable, "-m", "plimsoll_job.export.fresh", kind, str(root / loaded), task]
+        try:
+            ended = subprocess.run(
+                [*command, str(root / "inputs.npz"), str(root / "outputs.npz")],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=TIMEOUT_SECONDS,
+                env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TransientError(f"the {kind} output was not loaded in {TIMEOUT_SECONDS} s", reason="Slow") from error
+        if ended.returncode < 0:
+            # Killed, mostly for memory: the file may be as good as any.
+            raise TransientError(
+                f"the process that loads the {kind} output was ended by signal {-ended.returncode}", reason="Killed"
+            )
+        if ended.returncode:
+            last = ended.stderr.strip().splitlines()[-1:] or ["no word of why"]
+            raise UserError(
+                f"spec.output.formats: the {kind} output cannot be loaded in a fresh process: {last[0]}",
+                reason="ReloadFails",
+            )
+        with np.load(root / "outputs.npz", allow_pickle=False) as archive:
+            return {batch: archive[batch] for batch in archive.files}

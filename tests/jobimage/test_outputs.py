@@ -1,0 +1,147 @@
+"""Every output answers, in a process that knows nothing of the module, as the model did; or it is not published."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+from onnx import numpy_helper
+from tests.jobimage.claims import Claims, published
+from tests.jobimage.test_huggingface import SIZES, TEXT, TEXT_MODELS, load, made, save
+from torch import nn
+
+from plimsoll_api.spec import OutputFormat
+from plimsoll_job.compress import compress
+from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.export.outputs import torch_export, write_outputs
+from plimsoll_job.export.reload import check_reload, difference
+from plimsoll_job.figures import example_of
+from plimsoll_job.load.inputs import single
+from plimsoll_job.load.model import SourceModel
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.shape import Candidate
+from plimsoll_job.zoo import wine_mlp
+
+WINE = single((13,))
+TASK = "TabularClassification"
+ONNX, TORCH, DIRECTORY = OutputFormat.ONNX, OutputFormat.TORCH_EXPORT, OutputFormat.HUGGING_FACE
+
+
+def wine() -> SourceModel:
+    torch.manual_seed(0)
+    return SourceModel(wine_mlp().eval(), "tests", "sha256:" + "0" * 64)
+
+
+def answer_of(module: nn.Module) -> Any:
+    def answer(inputs: Any) -> Any:
+        with torch.no_grad():
+            return module(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+
+    return answer
+
+
+def written() -> dict[str, bytes]:
+    source = wine()
+    return write_outputs(Candidate(source.build()), source, WINE, TASK, [ONNX])
+
+
+def test_a_graph_with_one_other_weight_is_not_published() -> None:
+    model = onnx.load_from_string(written()["model.onnx"])
+    last = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
+    bias = next(constant for constant in model.graph.initializer if constant.name == last.input[2])
+    changed = numpy_helper.to_array(bias).copy()
+    changed[2] += 0.01
+    bias.CopyFrom(numpy_helper.from_array(changed, bias.name))
+    files = {"model.onnx": model.SerializeToString()}
+    with pytest.raises(
+        UserError, match=r"the Onnx output, .* at batch 1: the largest difference is 0\.01, at output 2 of sample 0: "
+    ):
+        check_reload(files, ONNX, TASK, WINE, answer_of(wine().build()))
+
+
+def test_an_output_that_cannot_be_loaded_is_not_published() -> None:
+    with pytest.raises(UserError, match=r"the Onnx output cannot be loaded in a fresh process: .*"):
+        check_reload({"model.onnx": b"no graph"}, ONNX, TASK, WINE, answer_of(wine().build()))
+
+
+def test_a_process_that_is_killed_says_nothing_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = written()
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(TransientError, match="ended by signal 9"):
+        check_reload(files, ONNX, TASK, WINE, answer_of(wine().build()))
+
+
+def test_differences_are_told_with_their_place() -> None:
+    expected = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert difference(expected, expected + 3e-4) is None
+    assert difference(expected, np.array([[1.0, 2.0], [3.1, 4.0]])) == (
+        "the largest difference is 0.1, at output 0 of sample 1: 3.1, expected 3"
+    )
+    assert difference(expected, expected[:1]) == "the output has the shape [1, 2], expected [2, 2]"
+    assert difference(expected, np.full((2, 2), np.nan)) == "the output holds NaN or infinite numbers"
+
+
+def test_onnx_is_loaded_without_torch() -> None:
+    imports = "import sys, plimsoll_job.export.fresh, plimsoll_job.sessions"
+    code = f"{imports}; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_a_directory_is_loaded_by_transformers_itself(tmp_path: Path) -> None:
+    save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES).half())
+    source = load(tmp_path, "TextClassification")
+    module = source.build()
+    with torch.no_grad():
+        module.get_parameter("model.classifier.weight").mul_(0.5)
+    files = write_outputs(Candidate(module), source, TEXT, "TextClassification", [ONNX, DIRECTORY])
+    for name, content in files.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(content)
+    again: Any = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out" / "huggingface"
+    ).eval()
+    ids, mask = example_of(TEXT, 3)
+    with torch.no_grad():
+        assert torch.allclose(again(input_ids=ids, attention_mask=mask).logits, module(ids, mask), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Bert", "GPT2"])
+def test_an_exported_program_of_text_is_loaded_without_its_class(tmp_path: Path, name: str) -> None:
+    save(tmp_path, made(name, "ForSequenceClassification", **TEXT_MODELS[name]))
+    source = load(tmp_path, "TextClassification")
+    files = write_outputs(Candidate(source.build()), source, TEXT, "TextClassification", [ONNX, TORCH])
+    assert set(files) == {"model.onnx", "model.pt2"}
+
+
+@pytest.mark.slow
+def test_a_job_writes_every_format_and_marks_what_is_code(claims: Claims) -> None:
+    plan = claims.plan(
+        [{"prune": {"criterion": "Magnitude", "amount": "30%"}}],
+        output={"uri": "pvc://out/wine", "formats": ["Onnx", "TorchExport"]},
+    )
+    summary = compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
+    files = {file["path"]: file for file in published(claims, summary.candidate)["files"]}
+    assert {path: (file["serving"], file["code"]) for path, file in files.items()} == {
+        "model.onnx": (True, False),
+        "model.pt2": (False, True),
+    }
+    assert [file["path"] for file in published(claims, summary.baseline)["files"]] == ["model.onnx"]
+    assert json.dumps(files) == json.dumps({path: files[path] for path in sorted(files)})
+
+
+@pytest.mark.slow
+def test_the_same_module_gives_the_same_program() -> None:
+    assert torch_export(wine().build(), WINE) == torch_export(wine().build(), WINE)
