@@ -120,7 +120,7 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
                 f"spec.data.calibration.samples: {wanted} are wanted, {plan.calibration.uri} has {len(calibration)}"
             )
         calibration = calibration.draw(wanted or len(calibration), plan.seed)
-    module = source.build()
+    module = source.module
     signature = signature_of(
         module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
     )

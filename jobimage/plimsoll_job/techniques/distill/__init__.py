@@ -41,7 +41,9 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     if settings.student is not None:
         candidate = _fresh(settings.student, bench)
     source = bench.load_teacher() if bench.load_teacher else bench.source
-    student, teacher_module = copy.deepcopy(candidate.module), source.build()
+    # On a processor the teacher is only read, so one copy of its weights serves both.
+    teacher_module = source.module if device.type == "cpu" else source.build()
+    student = copy.deepcopy(candidate.module)
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
     kind = OutputKind.of_task(bench.task)
