@@ -12,6 +12,7 @@ from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import prune
+from plimsoll_job.techniques.prune import record
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Candidate, Change, Cut
@@ -95,6 +96,20 @@ def test_the_share_of_zeros_of_what_is_never_zero_is_refused() -> None:
             Candidate(module),
             bench_of(module, calibration=samples_of((4,), 16)),
         )
+
+
+def test_the_record_tells_which_channels_went_or_of_many_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = digits_cnn().eval()
+    applied = prune.apply(settings("60%", "Magnitude"), Candidate(module), bench_of(module))
+    gone = {one.layer: list(one.channels) for one in applied.candidate.changes if isinstance(one, Cut)}
+    assert applied.details["gone"] == gone
+    assert {
+        name: before - after for name, (before, after) in applied.details["channels"].items() if before > after
+    } == {name: len(channels) for name, channels in gone.items()}
+    monkeypatch.setattr(record, "MOST_NUMBERS", 1)
+    again = prune.apply(settings("60%", "Magnitude"), Candidate(module), bench_of(module)).details
+    assert "gone" not in again
+    assert again["goneDigest"] == applied.details["goneDigest"]
 
 
 def test_the_given_module_stays_as_it_was() -> None:

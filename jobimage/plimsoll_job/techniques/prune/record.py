@@ -7,16 +7,27 @@ from typing import Any
 
 from torch import nn
 
+from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.techniques.prune.compensation import Refitted
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, is_grouped
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
 from plimsoll_job.techniques.shape import Cut
+
+#: Channel numbers that a record holds: all records of a job share the 256 KiB of its report.
+MOST_NUMBERS = 2_000
 
 
 def channels_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:
     """Return, by layer, how many output channels there were and how many are left."""
     gone = {one.layer: len(one.channels) for one in cuts}
     return {group.root: [group.channel_count, group.channel_count - gone.get(group.root, 0)] for group in groups}
+
+
+def gone_by_layer(cuts: Sequence[Cut]) -> dict[str, Any]:
+    """Return the channels that went, by their numbers before the cut, and a digest of them; of many the digest only."""
+    gone = {one.layer: list(one.channels) for one in cuts}
+    told = {"goneDigest": digest_of(canonical_json(gone))}
+    return told | ({"gone": gone} if sum(map(len, gone.values())) <= MOST_NUMBERS else {})
 
 
 def heads_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:

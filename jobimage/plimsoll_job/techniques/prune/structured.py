@@ -20,6 +20,7 @@ from plimsoll_job.techniques.prune.plain import with_plain_layers
 from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
+    gone_by_layer,
     heads_by_layer,
     notes_on_cuts,
     notes_on_data,
@@ -55,6 +56,7 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
             "of": settings.of.value,
             "blockWidth": done.selection.block_width,
             "channels": channels_by_layer(done.groups, cuts),
+            **gone_by_layer(cuts),
             **details,
         },
         notes=notes,
