@@ -87,6 +87,11 @@ def test_differences_are_told_with_their_place() -> None:
     assert difference(expected, np.array([[1.0, 2.0], [3.1, 4.0]])) == (
         "the largest difference is 0.1, at output 0 of sample 1: 3.1, expected 3"
     )
+    tags = np.zeros((2, 3, 4))
+    tags[1, 2, 3] = 1
+    assert difference(np.zeros((2, 3, 4)), tags) == (
+        "the largest difference is 1, at output 2, 3 of sample 1: 1, expected 0"
+    )
     assert difference(expected, expected[:1]) == "the output has the shape [1, 2], expected [2, 2]"
     assert difference(expected, np.full((2, 2), np.nan)) == "the output holds NaN or infinite numbers"
 

@@ -65,10 +65,11 @@ def difference(expected: NDArray[Any], given: NDArray[Any]) -> str | None:
     distance = np.abs(given.astype(np.float64) - expected)
     if distance.max() <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         return None
-    sample, place = np.unravel_index(int(distance.argmax()), distance.shape)
+    at = tuple(map(int, np.unravel_index(int(distance.argmax()), distance.shape)))
+    place = ", ".join(map(str, at[1:]))
     return (
-        f"the largest difference is {distance.max():.3g}, at output {place} of sample {sample}: "
-        f"{given[sample, place]:.6g}, expected {expected[sample, place]:.6g}"
+        f"the largest difference is {distance.max():.3g}, at output {place} of sample {at[0]}: "
+        f"{given[at]:.6g}, expected {expected[at]:.6g}"
     )
 
 
