@@ -86,11 +86,17 @@ def _sound_value(field: FieldInfo, value: Any) -> Any:
         )
     except ValidationError:
         below = model_in(field.annotation)
-        if below is not None and isinstance(value, dict):
+        if below is not None and isinstance(value, dict) and not _is_list(field.annotation):
             return _sound_part(below, value)
         if below is not None and isinstance(value, list) and all(isinstance(item, dict) for item in value):
             return [_sound_part(below, item) for item in value]
         raise
+
+
+def _is_list(annotation: Any) -> bool:
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return any(map(_is_list, get_args(annotation)))
+    return get_origin(annotation) is list
 
 
 def model_in(annotation: Any) -> type[Model] | None:

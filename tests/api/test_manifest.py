@@ -166,3 +166,11 @@ def test_a_value_out_of_range_does_not_hide_the_rules_of_the_whole() -> None:
         "spec.model.uri",
         "spec.steps[0].prune.amount",
     ]
+
+
+def test_one_step_in_the_place_of_the_list_is_refused_as_no_list() -> None:
+    manifest = base("job")
+    manifest["spec"]["steps"] = manifest["spec"]["steps"][0]
+    with pytest.raises(ManifestError) as refused:
+        parse(manifest)
+    assert [problem.path for problem in refused.value.problems] == ["spec.steps"]
