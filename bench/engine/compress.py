@@ -15,7 +15,7 @@ def main() -> None:
     peer, variant, case, folder = sys.argv[1:]
     read = Case.read(Path(case))
     os.environ["OMP_NUM_THREADS"] = str(read.threads)
-    peer_named(peer).variants[variant](read, Path(folder))
+    peer_named(peer).variants_for(read.model)[variant](read, Path(folder))
 
 
 if __name__ == "__main__":

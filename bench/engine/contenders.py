@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,8 @@ from bench.engine.case import Answer, Case
 
 #: Each is a module of bench/engine/peers; the first two are what all are measured by.
 NAMES = ("plain", "plimsoll", "torch_pruning", "onnxruntime", "torchao", "modelopt", "nncf")
+#: The models that answer with vectors and not with classes.
+EMBEDDINGS = ("minilm",)
 PLAIN, OURS = "plain", "plimsoll"
 
 Variant = Callable[[Case, Path], None]
@@ -22,13 +24,13 @@ class Peer:
 
     name: str
     variants: Mapping[str, Variant]
+    embedding_variants: Mapping[str, Variant]
     requirements: Sequence[str] = ()
-    models: Collection[str] | None = None
     load: Callable[[Case, Path], Answer] | None = None
 
-    def takes(self, model: str) -> bool:
-        """Whether the peer is for this model."""
-        return self.models is None or model in self.models
+    def variants_for(self, model: str) -> Mapping[str, Variant]:
+        """Return what is measured on this model; nothing where the peer is not for it."""
+        return self.embedding_variants if model in EMBEDDINGS else self.variants
 
 
 def peer_named(name: str) -> Peer:
@@ -37,7 +39,7 @@ def peer_named(name: str) -> Peer:
     return Peer(
         name,
         module.VARIANTS,
+        getattr(module, "EMBEDDING_VARIANTS", module.VARIANTS),
         getattr(module, "REQUIREMENTS", ()),
-        getattr(module, "MODELS", None),
         getattr(module, "load", None),
     )

@@ -18,7 +18,8 @@ from bench.child import run
 
 CACHE = Path(os.environ.get("PLIMSOLL_CACHE", Path.home() / ".cache" / "plimsoll"))
 UV = CACHE / "uv" / "bin" / "uv"
-SHARED = ("torch", "torchvision", "triton")
+#: Those, and what a package that carries a model asks for but does not need here.
+LEFT_OUT = ("torch", "torchvision", "triton", "sentence-transformers")
 INSTALL_SECONDS = 300
 
 
@@ -49,7 +50,7 @@ def _installed(folder: Path, requirements: Sequence[str]) -> Path:
     site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     (site / "project.pth").write_text(sysconfig.get_paths()["purelib"])
     overrides = folder / "overrides.txt"
-    overrides.write_text("".join(f"{shared} ; sys_platform == 'never'\n" for shared in SHARED))
+    overrides.write_text("".join(f"{shared} ; sys_platform == 'never'\n" for shared in LEFT_OUT))
     ended = run(
         [UV, "pip", "install", "--quiet", "--python", python, "--overrides", overrides, *requirements],
         limit_seconds=INSTALL_SECONDS,

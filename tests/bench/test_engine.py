@@ -13,6 +13,7 @@ from bench.engine.contenders import NAMES, peer_named
 from bench.engine.goals import results
 from bench.engine.point import Mean, Point, front, means
 from bench.engine.report import lines
+from bench.engine.sentences import sentences
 
 MIB = 1 << 20
 
@@ -41,7 +42,9 @@ def told(*points: Point) -> dict[str, tuple[bool, str]]:
 
 
 def test_every_peer_has_variants_and_is_found_without_what_it_needs() -> None:
-    assert all(peer_named(name).variants for name in NAMES)
+    assert all(peer_named(name).variants_for("digits") for name in NAMES)
+    assert peer_named("onnxruntime").variants_for("minilm")
+    assert not peer_named("plain").variants_for("minilm")
     code = (
         "import sys; from bench.engine.contenders import NAMES, peer_named; [peer_named(name) for name in NAMES]; "
         "print({'torch', 'onnxruntime', 'torchao', 'nncf', 'modelopt'} & sys.modules.keys())"
@@ -139,3 +142,12 @@ def test_a_contender_is_carried_out_and_measured(tmp_path: Path) -> None:
     assert found["baseline_parameters"] == pytest.approx(326_346, rel=0.01)
     assert found["quality"] == pytest.approx(found["baseline_quality"], abs=0.01)
     assert found["baseline_quality"] > 0.97
+
+
+@pytest.mark.slow
+def test_sentences_are_prose_and_of_files_of_their_own() -> None:
+    known, unknown = sentences(held_out=False), sentences(held_out=True)
+    assert len(known) > 2_000
+    assert len(unknown) > 500
+    assert len(set(known) & set(unknown)) < 0.05 * len(unknown), "some sentences stand in many files"
+    assert all(sentence[0].isupper() and sentence[-1] in ".!?" for sentence in known)

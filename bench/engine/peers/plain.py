@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.engine.case import Case
-
-MODELS = ("digits", "resnet18")
 
 
 def fine_tune(case: Case, folder: Path) -> None:
@@ -15,3 +14,5 @@ def fine_tune(case: Case, folder: Path) -> None:
 
 
 VARIANTS = {"fine-tuned": fine_tune}
+#: Vectors have no labels to train on.
+EMBEDDING_VARIANTS: dict[str, Callable[[Case, Path], None]] = {}

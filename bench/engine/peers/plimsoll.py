@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.engine.case import Case
+from bench.engine.case import TOKENS, Case
 
 Steps = Sequence[dict[str, Any]]
 INT8: Steps = [{"quantize": {"scheme": "Int8Static"}}]
@@ -29,12 +29,15 @@ def carry_out(case: Case, folder: Path, *, steps: Steps, distilled: bool = False
         "learningRate": str(case.learning_rate),
         "losses": [{"logits": {"temperature": 4}}, {"labels": {"weight": "30%"}}],
     }
+    text = case.task == "Embedding"
     plan = Plan.model_validate({
         "image": "",
-        "model": {"uri": "pvc://case/model.safetensors", "architecture": case.architecture},
+        "model": {"uri": f"pvc://case/model{'' if text else '.safetensors'}", "architecture": case.architecture},
         "task": case.task,
-        "train": {"uri": "pvc://case/train.npz"},
-        "calibration": {"uri": "pvc://case/calibration.npz"},
+        "train": None if text else {"uri": "pvc://case/train.npz"},
+        "calibration": {"uri": "pvc://case/calibration.jsonl", "text": ["text"], "maxLength": TOKENS}
+        if text
+        else {"uri": "pvc://case/calibration.npz"},
         "steps": [steps[0], {"distill": distill}, *steps[1:]] if distilled else steps,
         "seed": case.seed,
         "output": {"uri": "pvc://out/store"},
@@ -67,4 +70,12 @@ VARIANTS = {
         for criterion in ("Redundancy", "Magnitude")
     },
     "Redundancy 60%, no training, int8": partial(carry_out, steps=[_prune("Redundancy", "60%"), *INT8]),
+}
+EMBEDDING_VARIANTS = {
+    "int8": partial(carry_out, steps=INT8),
+    "int8 dynamic": partial(carry_out, steps=[{"quantize": {"scheme": "Int8Dynamic"}}]),
+    "Redundancy 15%, no training": partial(carry_out, steps=[_prune("Redundancy", "15%")]),
+    "whitened SVD 15%, no training": partial(
+        carry_out, steps=[{"factorize": {"method": "ActivationSvd", "amount": "15%"}}]
+    ),
 }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from bench.engine.case import Case
-
-MODELS = ("digits", "resnet18")
-
 
 STEPS = 200
 
@@ -42,3 +40,5 @@ VARIANTS = {
     **{f"{amount:.0%}, fine-tuned": partial(prune, amount=amount) for amount in (0.3, 0.73, 0.88)},
     "73% of all layers together, fine-tuned": partial(prune, amount=0.73, together=True),
 }
+#: Vectors have no labels to train on.
+EMBEDDING_VARIANTS: dict[str, Callable[[Case, Path], None]] = {}
