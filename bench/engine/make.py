@@ -24,7 +24,7 @@ from plimsoll_job.load.text import tokenize
 CALIBRATION_SAMPLES = 256
 #: Pixels of 8x8 images become squares of this side.
 ENLARGED = 4
-TEST_SENTENCES = 500
+TEST_SENTENCES = 300
 
 
 def digits(seed: int, threads: int, folder: Path) -> None:
