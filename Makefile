@@ -96,7 +96,7 @@ test-images: venv
 	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0 tests/cluster)
 
 test-apiserver: venv
-	$(call stage,API server tests,$(PYTHON) -m pytest -q -m apiserver --durations=5)
+	$(call stage,API server tests,$(PYTHON) -m pytest -q -m apiserver --durations=5 $(if $(PLIMSOLL_KUBECONFIG),,$(PARALLEL)))
 
 # Brought up here, so that all tests of the stage share it; left up if it was up before.
 test-cluster: venv
