@@ -72,6 +72,7 @@ def test_a_passing_job_ends_with_0_and_leaves_report_and_artifact(tmp_path: Path
     assert (directory / "model.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_a_failing_gate_ends_with_1_and_says_why(
     tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_failing_gate_ends_with_1_and_says_why(
     assert "Fail" in shown
 
 
+@pytest.mark.slow
 def test_a_gate_that_cannot_be_decided_ends_with_3(tmp_path: Path, claims: dict[str, Path]) -> None:
     gate = '{metric: accuracy, maxRegression: 2%, confidence: "0.999999"}'
     small = np.load(claims["data"] / "test.npz")

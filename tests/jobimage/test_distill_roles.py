@@ -138,6 +138,7 @@ def die(*_: Any) -> Any:
     raise Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadly", ["prune", "quantize"])
 def test_a_killed_run_goes_on_with_the_student(
     claims: Claims, wine_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadly: str
