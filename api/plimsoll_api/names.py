@@ -12,7 +12,6 @@ LABEL_STAGE = f"{GROUP}/stage"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "plimsoll"
 ANNOTATION_REEVALUATE = f"{GROUP}/reevaluate"
-FIELD_MANAGER = "plimsoll"
 
 STAGE_COMPRESS = "compress"
 STAGE_EVALUATE = "evaluate"

@@ -74,12 +74,11 @@ def _classifier(name: str, **options: object) -> tuple[Callable[[], nn.Module], 
     return lambda: torchvision.models.get_model(name, num_classes=10, **options).eval(), single((3, 64, 64))
 
 
-#: One of each kind of structure; `make bench-breadth` walks them all.
 CLASSIFIERS = {
     name: _classifier(name)
     for name in (
-        "resnet18", "mobilenet_v2", "densenet121", "efficientnet_b0", "squeezenet1_1", "shufflenet_v2_x0_5",
-        "regnet_y_400mf", "swin_t",
+        "resnet18", "resnext50_32x4d", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "efficientnet_b0",
+        "convnext_tiny", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "regnet_y_400mf", "swin_t", "swin_v2_t",
     )
 } | {
     "googlenet": _classifier("googlenet", aux_logits=False, init_weights=False),

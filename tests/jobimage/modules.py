@@ -11,13 +11,14 @@ class Residual(nn.Module):
 
     input_shape = (3, 8, 8)
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU())
-        self.inner = nn.Sequential(nn.Conv2d(32, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU())
-        self.outer = nn.Sequential(nn.Conv2d(48, 32, 3, padding=1), nn.BatchNorm2d(32))
+        inner = width * 3 // 2
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        self.inner = nn.Sequential(nn.Conv2d(width, inner, 3, padding=1), nn.BatchNorm2d(inner), nn.ReLU())
+        self.outer = nn.Sequential(nn.Conv2d(inner, width, 3, padding=1), nn.BatchNorm2d(width))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(32, 5)
+        self.head = nn.Linear(width, 5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         stem = self.stem(images)

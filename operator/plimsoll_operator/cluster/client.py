@@ -28,7 +28,6 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 4
 PAGE_SIZE = 500
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
