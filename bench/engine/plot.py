@@ -14,6 +14,7 @@ from bench.rows import read
 AXES = {"size": "bytes, over the baseline's", "latency_1": "p50 at batch 1, over the baseline's"}
 #: Points that fall lower have failed: they would press all others into one line.
 LOWEST_POINTS = -5.0
+RATIOS = (0.03, 0.1, 0.3, 1, 3, 10)
 
 
 def draw(all_means: Sequence[Mean], picture: str) -> None:
@@ -51,7 +52,10 @@ def _panel(panel: Any, here: Sequence[Mean], axis: str, colors: dict[str, Any]) 
     panel.axhline(0, color="black", linewidth=0.5)
     panel.axvline(1, color="black", linewidth=0.5)
     panel.set_xscale("log")
+    panel.set_xticks(RATIOS, labels=[f"{ratio:g}" for ratio in RATIOS])
+    panel.set_xticks([], minor=True)
     panel.set_ylim(LOWEST_POINTS - 0.3, 1)
+    panel.set_yticks([LOWEST_POINTS, *range(-4, 2)], labels=[f"≤ {LOWEST_POINTS:g}", *map(str, range(-4, 2))])
 
 
 if __name__ == "__main__":
