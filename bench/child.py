@@ -26,6 +26,8 @@ class Ended:
     code: int
     timed_out: bool
     seconds: float
+    #: Of the processor, user's and system's: of the child and of all that it waited for.
+    cpu_seconds: float
     peak_memory_bytes: int
     output: str
 
@@ -81,4 +83,11 @@ def run(
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read().decode(errors="replace")
-    return Ended(process.returncode, timed_out.is_set(), seconds, usage.ru_maxrss * _KIB, text)
+    return Ended(
+        code=process.returncode,
+        timed_out=timed_out.is_set(),
+        seconds=seconds,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_memory_bytes=usage.ru_maxrss * _KIB,
+        output=text,
+    )

@@ -117,7 +117,12 @@ class Bench:
         """Carry out the point's variant, and return the point with its figures or the reason why it has none."""
         with tempfile.TemporaryDirectory(prefix="plimsoll-bench-") as directory:
             worked = self._run(python, "compress", point.peer, point.variant, case, directory)
-            point = replace(point, seconds=worked.seconds, peak_memory_bytes=worked.peak_memory_bytes)
+            point = replace(
+                point,
+                seconds=worked.seconds,
+                cpu_seconds=worked.cpu_seconds,
+                peak_memory_bytes=worked.peak_memory_bytes,
+            )
             if worked.code != 0:
                 return replace(point, reason=worked.reason)
             measured = self._run(python, "measure", point.peer, case, directory)

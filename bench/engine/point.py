@@ -21,6 +21,7 @@ class Point:
     threads: int
     reason: str = ""
     seconds: float = 0
+    cpu_seconds: float = 0
     peak_memory_bytes: int = 0
     bytes: int = 0
     baseline_bytes: int = 0
@@ -49,6 +50,7 @@ class Mean:
     change_points: float
     spread_points: float
     seconds: float
+    cpu_seconds: float
     memory_bytes: float
     parameters_gone: float | None
 
@@ -110,6 +112,7 @@ def _mean(group: Sequence[Point]) -> Mean:
         change_points=mean(changes),
         spread_points=stdev(changes) if len(changes) > 1 else 0,
         seconds=mean(one.seconds for one in group),
+        cpu_seconds=mean(one.cpu_seconds for one in group),
         memory_bytes=mean(one.peak_memory_bytes for one in group),
         parameters_gone=mean(gone) if gone else None,
     )

@@ -12,7 +12,7 @@ from bench.page import markdown_table, shortened
 
 HEAD = (
     "contender", "seeds", "size", "parameters", "change of quality, points", "p50, batch 1", "p50, batch 32",
-    "wall time", "peak memory",
+    "wall time", "CPU time", "peak memory",
 )  # fmt: skip
 
 
@@ -48,12 +48,13 @@ def _row(one: Mean, here: Sequence[Mean]) -> list[str]:
         f"{one.latency_1:.2f}",
         f"{one.latency_32:.2f}",
         _over(one.seconds, plain.seconds if plain else None, f"{one.seconds:.0f} s"),
+        _over(one.cpu_seconds, plain.cpu_seconds if plain else None, f"{one.cpu_seconds:.0f} s"),
         _over(one.memory_bytes, plain.memory_bytes if plain else None, f"{one.memory_bytes / (1 << 20):.0f} MiB"),
     ]
 
 
 def _over(value: float, plain: float | None, written: str) -> str:
-    return written if plain is None else f"{value / plain:.2f} ({written})"
+    return written if not plain else f"{value / plain:.2f} ({written})"
 
 
 def _all(names: Iterable[str]) -> str:

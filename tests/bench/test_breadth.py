@@ -46,6 +46,14 @@ def test_the_memory_of_a_child_is_its_own() -> None:
     assert small < 100 * MIB < 200 * MIB < large
 
 
+def test_the_time_of_the_processor_counts_what_a_child_started_and_not_what_it_slept() -> None:
+    work = "import time\nwhile time.process_time() < 0.6: pass"
+    code = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {work!r}], check=True); time.sleep(1)"
+    ended = run([sys.executable, "-c", code], limit_seconds=60)
+    assert 0.6 <= ended.cpu_seconds < 1.5
+    assert ended.seconds > 1.5
+
+
 def test_too_little_taken_away_and_wrong_answers_are_failures() -> None:
     assert reason_of("prune", share=0.31, error=1e-6) == ""
     assert "20% of the parameters went" in reason_of("prune", share=0.2, error=1e-6)
