@@ -9,6 +9,7 @@ from pydantic import Field
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.model import Model
 from plimsoll_api.spec import (
+    Architecture,
     CalibrationData,
     CompressionJobSpec,
     DataSource,
@@ -51,6 +52,12 @@ class Plan(Model):
             seed=spec.seed,
             output=spec.output,
         )
+
+    def architectures(self) -> list[Architecture]:
+        """Return the architectures of all models that the plan names: the one as given, teachers and students."""
+        distills = [step.distill for step in self.steps if step.distill]
+        teachers = [one.teacher.architecture for one in distills if one.teacher]
+        return [self.model.architecture, *teachers, *(one.student for one in distills if one.student)]
 
 
 class EvaluationRequest(Model):

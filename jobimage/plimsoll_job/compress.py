@@ -3,59 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from plimsoll_api.artifact import TOKENIZER_FILE, ArtifactRef, Lineage, StepRecord
+from plimsoll_api.artifact import ArtifactRef, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_api.spec import OutputFormat
 from plimsoll_job.checkpoints import Checkpoints
-from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.outputs import write_outputs
-from plimsoll_job.figures import ModuleFigures, count, weights_bytes
-from plimsoll_job.load.data import Samples, read_samples
-from plimsoll_job.load.inputs import Signature
-from plimsoll_job.load.labels import READ_LABELS
-from plimsoll_job.load.model import SourceModel, load_model
-from plimsoll_job.load.roles import build_student, load_teacher
-from plimsoll_job.load.signature import signature_of
+from plimsoll_job.figures import ModuleFigures, count
+from plimsoll_job.load.roles import load_teacher
 from plimsoll_job.load.store import Store
-from plimsoll_job.packages import package_versions
+from plimsoll_job.loading import Loaded, load
+from plimsoll_job.packages import engine_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
 from plimsoll_job.room import check_room
-from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.shape import Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
 
-#: Samples of a batch of no certain size, to choose the number of threads by.
-TYPICAL_BATCH = 64
 #: A training step takes about as long as this many others, for the progress that people see.
 TRAINING_SHARE = 4
 #: Publishes a model with the records of the steps that made it.
 Publish = Callable[[Candidate, list[StepRecord]], ArtifactRef]
-PACKAGES = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """All that a plan names, read and checked."""
-
-    source: SourceModel
-    train: Samples | None
-    calibration: Samples | None
-    signature: Signature
-    #: Of the model as given, or of the student that takes its place where that is larger.
-    weights_bytes: int
-    store: Store
 
 
 def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
@@ -101,54 +78,6 @@ def make_deterministic() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
-    """Read the model and the data that the plan names, and check that they fit each other."""
-    reporter.report("load", 0, plan.model.uri)
-    source = load_model(plan.model, store, plan.task)
-    check_quantization(plan, source)
-    needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
-    tokenizer = source.files.get(TOKENIZER_FILE)
-    train = calibration = None
-    if plan.train:
-        read_labels = READ_LABELS[plan.task] if needs_labels else None
-        train = read_samples(plan.train, store, "spec.data.train", read_labels, tokenizer=tokenizer)
-    if plan.calibration:
-        calibration = read_samples(plan.calibration, store, "spec.data.calibration", None, tokenizer=tokenizer)
-        wanted = plan.calibration.samples
-        if wanted is not None and wanted > len(calibration):
-            raise UserError(
-                f"spec.data.calibration.samples: {wanted} are wanted, {plan.calibration.uri} has {len(calibration)}"
-            )
-        calibration = calibration.draw(wanted or len(calibration), plan.seed)
-    module = source.module
-    signature = signature_of(
-        module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
-    )
-    torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
-    largest = max([weights_bytes(module), *(weights_bytes(one) for one in check_roles(plan, store, module, signature))])
-    samples = {"training": train, "calibration": calibration}
-    reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
-    return Loaded(source, train, calibration, signature, largest, store)
-
-
-def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signature) -> Iterator[nn.Module]:
-    """Yield the students that steps name; UserError, before any work, when one or a teacher is not like the module."""
-    for index, step in enumerate(plan.steps):
-        spec_field = f"spec.steps[{index}].distill"
-        if step.distill and step.distill.teacher:
-            load_teacher(step.distill.teacher, store, module, signature, f"{spec_field}.teacher", task=plan.task)
-        if step.distill and step.distill.student:
-            yield build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
-
-
-def check_quantization(plan: Plan, source: SourceModel) -> None:
-    """UserError, before any work, when the last step cannot be taken here."""
-    for index, step in enumerate(plan.steps):
-        if step.quantize is not None:
-            modules = [name for name, _ in source.build().named_modules() if name]
-            quantize.check(step.quantize, modules, f"spec.steps[{index}].quantize")
-
-
 def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:
     """Export and publish the model as given: the candidate is compared with it, a release falls back to it."""
     reporter.report("analyse", 0, "exports the baseline")
@@ -156,7 +85,7 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
     lineage = Lineage(
         source_digest=loaded.source.digest,
         architecture=loaded.source.architecture,
-        packages=package_versions(PACKAGES),
+        packages=engine_versions([plan.model.architecture]),
     )
     files = write_outputs(Candidate(module), loaded.source, loaded.signature, plan.task, [OutputFormat.ONNX])
     manifest = build_manifest(files, count(module, loaded.signature), lineage)
@@ -269,7 +198,7 @@ def publishing(
             architecture=loaded.source.architecture,
             baseline_digest=baseline.digest,
             steps=records,
-            packages=package_versions(PACKAGES),
+            packages=engine_versions(plan.architectures()),
         )
         manifest = build_manifest(files, figures_of(candidate, loaded), lineage)
         return publish_artifact(manifest, files, plan.output.uri, store)

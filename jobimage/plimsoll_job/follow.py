@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
-from plimsoll_job.compress import bench_of, load, make_deterministic, work_directory
+from plimsoll_job.compress import bench_of, make_deterministic, work_directory
 from plimsoll_job.errors import TransientError
 from plimsoll_job.load.store import Store
+from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.techniques import distill

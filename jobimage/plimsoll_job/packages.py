@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+
+from plimsoll_api.sources import Architecture
+
+#: What makes every artifact.
+ENGINE = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy")
+#: What builds the modules of each kind of architecture besides; a factory is code of the image.
+BUILDERS = {
+    "factory": (),
+    "torchvision": ("torchvision",),
+    "timm": ("timm", "torchvision"),
+    "huggingface": ("transformers", "tokenizers"),
+}
+
+
+def engine_versions(architectures: Iterable[Architecture]) -> dict[str, str]:
+    """Return the versions of what compresses models, and of what builds modules of these architectures."""
+    builders = {
+        package
+        for one in architectures
+        for kind, packages in BUILDERS.items()
+        if getattr(one, kind)
+        for package in packages
+    }
+    return package_versions([*ENGINE, *sorted(builders)])
 
 
 def package_versions(names: Sequence[str]) -> dict[str, str]:

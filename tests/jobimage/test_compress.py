@@ -19,6 +19,7 @@ from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
+from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.room import bytes_needed
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
@@ -195,7 +196,7 @@ def written_by(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:
     plan = claims.plan([PRUNE, UNSTRUCTURED])
-    loaded = flow.load(plan, store, Reporter(emit=lambda _: None))
+    loaded = load(plan, store, Reporter(emit=lambda _: None))
     work = Work(tmp_path / "work", loaded.signature)
     silent = Reporter(emit=lambda _: None)
     publish = flow.publishing(plan, loaded, flow.publish_baseline(plan, loaded, store, silent), store)

@@ -1,0 +1,88 @@
+"""Load: all that a plan names is read, and checked to fit together, before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from plimsoll_api.artifact import TOKENIZER_FILE
+from plimsoll_api.plan import Plan
+from plimsoll_job.cores import thread_count
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import count, weights_bytes
+from plimsoll_job.load.data import Samples, read_samples
+from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.labels import READ_LABELS
+from plimsoll_job.load.model import SourceModel, load_model
+from plimsoll_job.load.roles import build_student, load_teacher
+from plimsoll_job.load.signature import signature_of
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques import quantize
+
+#: Samples of a batch of no certain size, to choose the number of threads by.
+TYPICAL_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """All that a plan names, read and checked."""
+
+    source: SourceModel
+    train: Samples | None
+    calibration: Samples | None
+    signature: Signature
+    #: Of the model as given, or of the student that takes its place where that is larger.
+    weights_bytes: int
+    store: Store
+
+
+def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
+    """Read the model and the data that the plan names, and check that they fit each other."""
+    reporter.report("load", 0, plan.model.uri)
+    source = load_model(plan.model, store, plan.task)
+    check_quantization(plan, source)
+    needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
+    tokenizer = source.files.get(TOKENIZER_FILE)
+    train = calibration = None
+    if plan.train:
+        read_labels = READ_LABELS[plan.task] if needs_labels else None
+        train = read_samples(plan.train, store, "spec.data.train", read_labels, tokenizer=tokenizer)
+    if plan.calibration:
+        calibration = read_samples(plan.calibration, store, "spec.data.calibration", None, tokenizer=tokenizer)
+        wanted = plan.calibration.samples
+        if wanted is not None and wanted > len(calibration):
+            raise UserError(
+                f"spec.data.calibration.samples: {wanted} are wanted, {plan.calibration.uri} has {len(calibration)}"
+            )
+        calibration = calibration.draw(wanted or len(calibration), plan.seed)
+    module = source.module
+    signature = signature_of(
+        module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
+    )
+    torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
+    largest = max([weights_bytes(module), *(weights_bytes(one) for one in check_roles(plan, store, module, signature))])
+    samples = {"training": train, "calibration": calibration}
+    reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
+    return Loaded(source, train, calibration, signature, largest, store)
+
+
+def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signature) -> Iterator[nn.Module]:
+    """Yield the students that steps name; UserError, before any work, when one or a teacher is not like the module."""
+    for index, step in enumerate(plan.steps):
+        spec_field = f"spec.steps[{index}].distill"
+        if step.distill and step.distill.teacher:
+            load_teacher(step.distill.teacher, store, module, signature, f"{spec_field}.teacher", task=plan.task)
+        if step.distill and step.distill.student:
+            yield build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
+
+
+def check_quantization(plan: Plan, source: SourceModel) -> None:
+    """UserError, before any work, when the last step cannot be taken here."""
+    for index, step in enumerate(plan.steps):
+        if step.quantize is not None:
+            modules = [name for name, _ in source.build().named_modules() if name]
+            quantize.check(step.quantize, modules, f"spec.steps[{index}].quantize")
