@@ -46,10 +46,14 @@ class HuggingFaceDirectory(Model):
     """A directory as transformers' save_pretrained writes it; all settings are in its own files."""
 
 
+class OnnxGraph(Model):
+    """A model that is an ONNX graph already; all of it is in its own file."""
+
+
 class Architecture(Model):
     """How the model's module is built before its weights are loaded; exactly one way."""
 
-    rules = (exactly_one_of("factory", "torchvision", "timm", "huggingface", subject="an architecture"),)
+    rules = (exactly_one_of("factory", "torchvision", "timm", "huggingface", "onnx", subject="an architecture"),)
 
     factory: (
         Annotated[
@@ -81,19 +85,26 @@ class Architecture(Model):
         "run.",
     )
 
+    onnx: OnnxGraph | None = Field(
+        default=None,
+        description="A float ONNX model, written {}: it can be quantized, evaluated and released, and nothing else, "
+        "since there is no module to train or cut. It keeps the names of its inputs and outputs.",
+    )
+
 
 class ModelSource(Model):
     """The model as given: its weights and how its module is built."""
 
     uri: Uri = Field(
         description="The weights: a .safetensors file, or a directory that holds model.safetensors; for architecture "
-        "huggingface the directory of config.json."
+        "huggingface the directory of config.json; for onnx an .onnx file, or a directory that holds model.onnx and "
+        "the files of its external data."
     )
     digest: Digest | None = Field(
         default=None,
-        description="sha256 of the weights file; of a Hugging Face directory that of the canonical JSON (sorted keys, "
-        "no spaces) of a map from each file that is read to its sha256. Verified before anything runs when given, "
-        "recorded always.",
+        description="sha256 of the weights file; of a Hugging Face directory, and of ONNX with external data, that of "
+        "the canonical JSON (sorted keys, no spaces) of a map from each file that is read to its sha256. Verified "
+        "before anything runs when given, recorded always.",
     )
     architecture: Architecture = Field(description="How the module is built.")
 

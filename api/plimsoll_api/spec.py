@@ -125,6 +125,10 @@ def _breaks_pattern(spec: CompressionJobSpec) -> bool:
     return Granularity.N_OF_M in kinds and Granularity.STRUCTURED in kinds[kinds.index(Granularity.N_OF_M) :]
 
 
+def _takes_a_graph(step: Step) -> bool:
+    return step.quantize is not None and str(step.quantize.scheme) != "Int8QAT"
+
+
 def _changes_structure(step: Step) -> bool:
     return (
         step.factorize is not None
@@ -184,6 +188,14 @@ class CompressionJobSpec(Model):
             "ActivationSvd and by quantize with scheme Int8Static or Auto, or with exclude.maxError",
             field="data.calibration",
             reason="FieldValueRequired",
+        ),
+        Rule(
+            cel="!has(self.model.architecture.onnx) || self.steps.all(s, has(s.quantize) && "
+            "s.quantize.scheme != 'Int8QAT')",
+            holds=lambda spec: spec.model.architecture.onnx is None or all(map(_takes_a_graph, spec.steps)),
+            message="an ONNX model can be quantized without training, and nothing else: prune, factorize, distill and "
+            "Int8QAT need the module that it was exported from",
+            field="steps",
         ),
         Rule(
             cel="self.steps.filter(s, has(s.distill) && has(s.distill.student)).size() <= "

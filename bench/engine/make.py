@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from plimsoll_job.examples.digits import TRAIN_SAMPLES, load_images, train_baseline, with_shifts
-from plimsoll_job.load.text import tokenize
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, tokenize
 
 CALIBRATION_SAMPLES = 256
 #: Pixels of 8x8 images become squares of this side.
@@ -71,7 +71,8 @@ def minilm(seed: int, threads: int, folder: Path) -> None:
     for part, count, texts in (("calibration", CALIBRATION_SAMPLES, known), ("test", TEST_SENTENCES, unknown)):
         chosen = [texts[number] for number in np.sort(chance.permutation(len(texts))[:count])]
         (folder / f"{part}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in chosen))
-        _save(folder / f"{part}.npz", **tokenize(chosen, tokenizer, TOKENS))
+        tokens = tokenize(chosen, tokenizer, TOKENS)
+        _save(folder / f"{part}.npz", **{name: tokens[name] for name in (INPUT_IDS, ATTENTION_MASK)})
     _write(case)
     case.export(case.build(), case.baseline)
 

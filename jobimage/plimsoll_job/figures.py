@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 
+from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.inputs import Signature
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -27,6 +29,13 @@ class ModuleFigures:
 
 def count(module: nn.Module, signature: Signature) -> ModuleFigures:
     """Return the counts; multiply-accumulates are those of convolutions and linear layers."""
+    if isinstance(module, GraphModule):
+        weights = module.weights()
+        return ModuleFigures(
+            parameters=sum(weight.size for weight in weights),
+            nonzero=sum(int(np.count_nonzero(weight)) for weight in weights),
+            macs=count_macs(module, signature),
+        )
     parameters = list(module.parameters())
     return ModuleFigures(
         parameters=sum(parameter.numel() for parameter in parameters),
@@ -42,6 +51,8 @@ def count_parameters(module: nn.Module) -> int:
 
 def weights_bytes(module: nn.Module) -> int:
     """Return the bytes of all weights and buffers, as a file holds them."""
+    if isinstance(module, GraphModule):
+        return len(module.content)
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
@@ -52,6 +63,8 @@ def count_macs(module: nn.Module, signature: Signature) -> int:
 
 def macs_by_layer(module: nn.Module, signature: Signature) -> dict[str, int]:
     """Return the multiply-accumulates of one sample in each convolution and linear layer that is called, by name."""
+    if isinstance(module, GraphModule):
+        return module.macs_by_layer(example_of(signature, 1))
     macs: dict[str, int] = {}
 
     def add(name: str, layer: nn.Module, _: object, output: torch.Tensor) -> None:

@@ -13,12 +13,12 @@ from plimsoll_api.plan import Plan
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, weights_bytes
-from plimsoll_job.load.data import Samples, read_samples
+from plimsoll_job.load.data import Samples, read_samples, taken_by
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.model import SourceModel, load_model
 from plimsoll_job.load.roles import build_student, load_teacher
-from plimsoll_job.load.signature import signature_of
+from plimsoll_job.load.signature import input_names, signature_of
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques import quantize
@@ -60,6 +60,8 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
             )
         calibration = calibration.draw(wanted or len(calibration), plan.seed)
     module = source.module
+    names = input_names(module, (train, calibration))
+    train, calibration = (None if read is None else taken_by(read, names) for read in (train, calibration))
     signature = signature_of(
         module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
     )
@@ -84,5 +86,4 @@ def check_quantization(plan: Plan, source: SourceModel) -> None:
     """UserError, before any work, when the last step cannot be taken here."""
     for index, step in enumerate(plan.steps):
         if step.quantize is not None:
-            modules = [name for name, _ in source.build().named_modules() if name]
-            quantize.check(step.quantize, modules, f"spec.steps[{index}].quantize")
+            quantize.check(step.quantize, source.layers(), f"spec.steps[{index}].quantize")

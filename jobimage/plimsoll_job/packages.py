@@ -15,6 +15,7 @@ BUILDERS = {
     "torchvision": ("torchvision",),
     "timm": ("timm", "torchvision"),
     "huggingface": ("transformers", "tokenizers"),
+    "onnx": (),
 }
 
 

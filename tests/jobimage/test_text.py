@@ -81,7 +81,7 @@ def source(reviews: list[dict[str, Any]], tokenizer: Tokenizer, tmp_path_factory
     module = Bag()
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.02)
     for _ in range(40):
-        loss = nn.functional.cross_entropy(module(*map(torch.from_numpy, arrays.values())), labels)
+        loss = nn.functional.cross_entropy(module(*map(torch.from_numpy, list(arrays.values())[:2])), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -160,10 +160,18 @@ class Distill(Model):
 
     rules = (
         Rule(
-            cel="!has(self.student) || !has(self.student.huggingface)",
-            holds=lambda distill: distill.student is None or distill.student.huggingface is None,
-            message="must not be huggingface: such a directory brings weights, and a student's are drawn",
+            cel="!has(self.student) || !(has(self.student.huggingface) || has(self.student.onnx))",
+            holds=lambda distill: (
+                distill.student is None or (distill.student.huggingface is None and distill.student.onnx is None)
+            ),
+            message="must not be huggingface or onnx: they bring weights, and a student's are drawn",
             field="student",
+        ),
+        Rule(
+            cel="!has(self.teacher) || !has(self.teacher.architecture.onnx)",
+            holds=lambda distill: distill.teacher is None or distill.teacher.architecture.onnx is None,
+            message="must not be onnx: what its layers answer inside, and a GPU, are for modules of torch",
+            field="teacher.architecture",
         ),
         Rule(
             cel=" && ".join(f"self.losses.filter(l, has(l.{kind})).size() <= 1" for kind in LOSSES),

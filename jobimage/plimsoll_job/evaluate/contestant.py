@@ -12,7 +12,7 @@ from plimsoll_job.evaluate.runtime import Server
 from plimsoll_job.evaluate.timing import Times, measure_times
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS, Answers, Yardstick
 from plimsoll_job.load.artifact import Artifact
-from plimsoll_job.load.data import Samples, check_inputs, read_samples
+from plimsoll_job.load.data import Samples, check_inputs, read_samples, taken_by
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.store import Store
@@ -37,16 +37,22 @@ class Contestant:
 def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: Contestant | None = None) -> Contestant:
     """Load the artifact as it would be served, and let it answer every sample.
 
-    Samples are those of the other model, unless the two cut texts into tokens in different ways.
+    Samples are those of the other model, unless the two cut texts in different ways, or have other inputs.
     """
     server = Server(artifact, threads=request.settings.latency.threads, spec_field="spec.output.uri")
     tokenizer = artifact.files.get(TOKENIZER_FILE)
-    if other is not None and other.artifact.files.get(TOKENIZER_FILE) == tokenizer:
+    names = list(server.shapes)
+    if (
+        other is not None
+        and other.artifact.files.get(TOKENIZER_FILE) == tokenizer
+        and list(other.server.shapes) == names
+    ):
         samples = other.samples
     else:
         columns = [part.column for part in request.data.slices]
         read_labels = READ_LABELS[request.task]
         samples = read_samples(request.data, store, DATA_FIELD, read_labels, columns=columns, tokenizer=tokenizer)
+        samples = taken_by(samples, names)
     yardstick = YARDSTICKS[request.task]
     check_inputs(samples, server.shapes, f"{DATA_FIELD}.{'text' if request.data.text else 'inputs'}")
     yardstick.check(samples.labels, server.outputs, DATA_FIELD)

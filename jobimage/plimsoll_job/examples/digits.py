@@ -18,6 +18,8 @@ from torch import nn
 
 from plimsoll_job.compress import make_deterministic
 from plimsoll_job.cores import thread_count
+from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.load.inputs import single
 from plimsoll_job.publish.files import write_file
 from plimsoll_job.techniques.distill.training import split_samples
 from plimsoll_job.zoo import digits_cnn
@@ -28,6 +30,7 @@ SCANNER_GAIN, SCANNER_OFFSET = 1.5, 0.3
 EPOCHS = 3
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 BATCH_SIZE = 32
+IMAGE = (1, 8, 8)
 SAMPLE_MACS = 6_001_920
 LEARNING_RATE = 2e-3
 SEED = 0
@@ -38,7 +41,7 @@ def load_images() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     from sklearn.datasets import load_digits  # noqa: PLC0415 — three seconds, needed here only
 
     data = load_digits()
-    return (data.data / 16).astype(np.float32).reshape(-1, 1, 8, 8), data.target.astype(np.int64)
+    return (data.data / 16).astype(np.float32).reshape(-1, *IMAGE), data.target.astype(np.int64)
 
 
 def train_baseline(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = SEED) -> nn.Module:
@@ -97,6 +100,7 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     module = train_baseline(train_images, train_labels, seed)
     weights = {name: value.contiguous() for name, value in module.state_dict().items()}
     write_file(models / "digits-cnn" / "model.safetensors", save_safetensors(weights))
+    write_file(models / "digits-onnx" / "model.onnx", export_onnx(module, single(IMAGE)))
     save_npz(data / "digits-train.npz", inputs=train_images, labels=train_labels)
     save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)

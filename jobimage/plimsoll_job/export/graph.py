@@ -53,6 +53,15 @@ def opset(model: onnx.ModelProto) -> int:
     return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
 
 
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give a name to each node that has none, and to each whose name is taken."""
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{number}"
+        taken.add(node.name)
+
+
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type
     shape = [dimension.dim_value if dimension.HasField("dim_value") else None for dimension in kind.shape.dim]

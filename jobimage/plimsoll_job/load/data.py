@@ -89,6 +89,17 @@ def check_classes(labels: NDArray[np.int64], classes: int, spec_field: str) -> N
         )
 
 
+def taken_by(samples: Samples, names: Sequence[str]) -> Samples:
+    """Return the samples with the inputs that a model of these input names takes, in that order.
+
+    The only array of numbers gets the name of the only input; what is lacking is left to check_inputs.
+    """
+    if list(samples.inputs) == [SINGLE_INPUT] and len(names) == 1:
+        return replace(samples, inputs={names[0]: samples.inputs[SINGLE_INPUT]})
+    chosen = {name: samples.inputs[name] for name in names if name in samples.inputs}
+    return replace(samples, inputs=chosen) if chosen else samples
+
+
 def check_inputs(samples: Samples, expected: Mapping[str, Sequence[int | None]], spec_field: str) -> None:
     """UserError when the inputs of one sample are not of the names and shapes that the model takes."""
     if list(samples.inputs) != list(expected):

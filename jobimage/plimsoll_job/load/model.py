@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -13,8 +13,11 @@ from plimsoll_api.model import digest_of
 from plimsoll_api.spec import Architecture, ModelSource
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.factory import build_factory
+from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.architectures.named import build_timm, build_torchvision
+from plimsoll_job.load.architectures.onnx import build_graph
 from plimsoll_job.load.directory import PREPROCESSOR_FILE, read_directory
+from plimsoll_job.load.onnx_file import read_onnx
 from plimsoll_job.load.store import Store, is_empty_folder
 from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, load_strictly, parse_weights
 
@@ -34,6 +37,12 @@ class SourceModel:
     #: The small files of a Hugging Face directory, by name.
     directory: Mapping[str, bytes] = field(default_factory=dict)
 
+    def layers(self) -> Collection[str]:
+        """Return the names that parts of the model go by: those of its modules, or of the nodes of its graph."""
+        if isinstance(self.module, GraphModule):
+            return self.module.layers()
+        return [name for name, _ in self.module.named_modules() if name]
+
     def build(self) -> nn.Module:
         """Return the module with the given weights, in evaluation mode."""
         return copy.deepcopy(self.module).eval()
@@ -46,6 +55,8 @@ def load_model(source: ModelSource, store: Store, task: str = "") -> SourceModel
     """
     if source.architecture.huggingface is not None:
         return _load_huggingface(source, store, task)
+    if source.architecture.onnx is not None:
+        return _load_onnx(source, store)
     uri, files = source.uri, {}
     directory = store.locate(uri, WEIGHTS_FIELD)
     if directory.is_dir() and not is_empty_folder(directory):
@@ -60,6 +71,12 @@ def load_model(source: ModelSource, store: Store, task: str = "") -> SourceModel
     read = {name: value for name, value in weights.items() if not name.startswith(unread)}
     load_strictly(module, read, WEIGHTS_FIELD)
     return SourceModel(module.eval(), describe(source.architecture), digest, files)
+
+
+def _load_onnx(source: ModelSource, store: Store) -> SourceModel:
+    read = read_onnx(source.uri, store)
+    check_digest(source, read.digest, source.uri)
+    return SourceModel(build_graph(read.model).eval(), describe(source.architecture), read.digest, read.files)
 
 
 def _load_huggingface(source: ModelSource, store: Store, task: str) -> SourceModel:
@@ -90,6 +107,8 @@ def build_module(architecture: Architecture) -> tuple[nn.Module, tuple[str, ...]
 
 def describe(architecture: Architecture) -> str:
     """Return the architecture in words, such as torchvision resnet18; a factory as it is written."""
+    if architecture.onnx is not None:
+        return "onnx"
     if architecture.torchvision is not None:
         return f"torchvision {architecture.torchvision.name}"
     if architecture.timm is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,9 +12,13 @@ from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import example_of
+from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.data import Samples, check_inputs
 from plimsoll_job.load.inputs import Input, Signature, single
-from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+
+#: Inputs whose samples may be of any length.
+TOKENS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 
 #: The shape of what a model of each task answers with; a test compares it with the tasks of the API.
 OUTPUTS: Mapping[Task, tuple[str, ...]] = {
@@ -30,15 +35,21 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
     `data` is keyed by the spec's fields. A module tells its shape by the attribute `input_shape`.
     """
     given = {spec_field: samples for spec_field, samples in data.items() if samples is not None}
-    told = getattr(module, "input_shape", None)
+    told = None if isinstance(module, GraphModule) and given else _told_by(module)
     if told is None and not given:
-        raise UserError(
-            "spec.data.calibration: is needed to know the shape of the model's input, "
-            "since the module has no attribute input_shape"
+        why = (
+            "the graph leaves it open" if isinstance(module, GraphModule) else "the module has no attribute input_shape"
         )
-    signature = single(tuple(map(int, told))) if told is not None else _shown_by(list(given.values()))
+        raise UserError(f"spec.data.calibration: is needed to know the shape of the model's input, since {why}")
+    signature = told or _shown_by(list(given.values()))
     for spec_field, samples in given.items():
+        if isinstance(module, GraphModule):
+            check_inputs(samples, module.shapes, spec_field)
         check_inputs(samples, {one.name: one.shape for one in signature}, spec_field)
+    if isinstance(module, GraphModule):
+        signature = tuple(
+            replace(one, any_length=module.shapes[one.name][:1] == (None,) and one.name in TOKENS) for one in signature
+        )
     _check_vocabulary(module, signature, next(iter(given), ""))
     spec_field = "spec.model.architecture" if told is not None else next(iter(given))
     try:
@@ -48,7 +59,23 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
         shapes = " and ".join(str(list(one.shape)) for one in signature)
         raise UserError(f"{spec_field}: the model refuses samples of the shape {shapes}: {error}") from error
     check_output(output, task)
+    if isinstance(module, GraphModule):
+        module.check_batches(example_of(signature, module.most))
     return signature
+
+
+def input_names(module: nn.Module, data: Iterable[Samples | None]) -> tuple[str, ...]:
+    """Return the names of the inputs that the module takes of this data; a module tells them by `input_names`.
+
+    Types of tokens are left out where the data has one type only, but for a graph, which takes all of its inputs.
+    """
+    names: tuple[str, ...] = getattr(module, "input_names", (INPUT_IDS, ATTENTION_MASK))
+    typed = any(
+        samples.inputs[TOKEN_TYPE_IDS].any() for samples in data if samples and TOKEN_TYPE_IDS in samples.inputs
+    )
+    if typed or isinstance(module, GraphModule):
+        return names
+    return tuple(name for name in names if name != TOKEN_TYPE_IDS)
 
 
 def check_output(output: object, task: Task) -> None:
@@ -60,6 +87,14 @@ def check_output(output: object, task: Task) -> None:
             f"spec.model.architecture: a model of the task {task} answers with one tensor of shape "
             f"[{', '.join(expected)}], this one answers with {shape}"
         )
+
+
+def _told_by(module: nn.Module) -> Signature | None:
+    """Return the inputs as the module tells them by itself, None where it does not."""
+    if isinstance(module, GraphModule):
+        return module.told()
+    shape = getattr(module, "input_shape", None)
+    return None if shape is None else single(tuple(map(int, shape)))
 
 
 def _check_vocabulary(module: nn.Module, signature: Signature, spec_field: str) -> None:
@@ -83,7 +118,7 @@ def _shown_by(given: Sequence[Samples]) -> Signature:
             1 + max(int(samples.inputs[name].max()) for samples in given if name in samples.inputs)
             if array.dtype.kind == "i"
             else 1,
-            any_length=name in (INPUT_IDS, ATTENTION_MASK),
+            any_length=name in TOKENS,
         )
         for name, array in given[0].inputs.items()
     )

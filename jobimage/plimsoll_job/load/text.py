@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_job.errors import UserError
 
-INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
+INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS = "input_ids", "attention_mask", "token_type_ids"
 #: How tokenizers that say nothing of padding call the token for it.
 PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 
@@ -54,9 +54,10 @@ def words_of(column: NDArray[Any], name: str, spec_field: str) -> list[list[str]
 def tokenize(
     texts: Sequence[Text], tokenizer_json: bytes, length: int, spec_field: str = "spec.model.uri"
 ) -> dict[str, NDArray[np.int64]]:
-    """Return input_ids and attention_mask [n, length]: longer texts are cut, shorter ones padded where they pad.
+    """Return input_ids, attention_mask and token_type_ids [n, length]: longer texts are cut, shorter ones padded.
 
-    UserError when the file is no tokenizer, or a text has not one token.
+    The types tell the second text of a pair from the first, where the tokenizer does. UserError when the file is no
+    tokenizer, or a text has not one token.
     """
     return _encode(texts, tokenizer_json, length, spec_field)[0]
 
@@ -87,7 +88,7 @@ def _encode(
     # The library may leave a text longer than that when its template alone is as long.
     tokenizer.enable_truncation(length, direction=truncation.get("direction", "right"))
     ids = np.full((len(texts), length), pad_id, dtype=np.int64)
-    mask, begun = np.zeros((2, len(texts), length), dtype=np.int64)
+    mask, types, begun = np.zeros((3, len(texts), length), dtype=np.int64)
     begun -= 1
     for row, encoding in enumerate(tokenizer.encode_batch(list(texts), is_pretokenized=words)):
         count = len(encoding.ids)
@@ -95,10 +96,10 @@ def _encode(
             fault = f"does not fit {length} tokens" if count else "has no token"
             raise UserError(f"{spec_field}: the text of sample {row} {fault}: {texts[row]!r}")
         place = slice(length - count, None) if padding.get("direction") == "left" else slice(count)
-        ids[row, place], mask[row, place] = encoding.ids, 1
+        ids[row, place], mask[row, place], types[row, place] = encoding.ids, 1, encoding.type_ids
         before = [None, *encoding.word_ids[:-1]]
         begun[row, place] = [
             word if word is not None and word != last else -1
             for word, last in zip(encoding.word_ids, before, strict=True)
         ]
-    return {INPUT_IDS: ids, ATTENTION_MASK: mask}, begun
+    return {INPUT_IDS: ids, ATTENTION_MASK: mask, TOKEN_TYPE_IDS: types}, begun

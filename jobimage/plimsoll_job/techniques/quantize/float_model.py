@@ -12,9 +12,10 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from plimsoll_job.export.graph import name_nodes
 from plimsoll_job.export.onnx_export import check_export, trace_named
 from plimsoll_job.load.inputs import Signature
-from plimsoll_job.techniques.quantize.layers import Layer, find_layers, name_nodes
+from plimsoll_job.techniques.quantize.layers import Layer, find_layers
 from plimsoll_job.techniques.shape import Candidate
 
 

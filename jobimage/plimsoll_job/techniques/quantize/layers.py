@@ -62,15 +62,6 @@ def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer
     return tuple(layers)
 
 
-def name_nodes(model: onnx.ModelProto) -> None:
-    """Give a name to each node that has none, and to each whose name is taken."""
-    taken: set[str] = set()
-    for number, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"{node.name or node.op_type}_{number}"
-        taken.add(node.name)
-
-
 def module_of(node: str, modules: Collection[str]) -> str:
     """Return the name of the module whose call made the node, the node's own name where none is known.
 
@@ -95,7 +86,7 @@ def module_of(node: str, modules: Collection[str]) -> str:
 
 def is_within(layer: Layer, module: str) -> bool:
     """Return whether the layer is the module, lies within it, or is the node of that name."""
-    return module in (layer.name, layer.node) or layer.name.startswith(f"{module}.")
+    return module in (layer.name, layer.node) or layer.name.startswith((f"{module}.", f"{module}/"))
 
 
 def stored_types(model: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, str]:

@@ -1,0 +1,148 @@
+"""A model that came as an ONNX graph, as a module: it answers by ONNX Runtime, and holds no weights of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.export.graph import signature
+from plimsoll_job.load.inputs import Input, Signature
+from plimsoll_job.sessions import open_session
+
+FIELD = "spec.model.architecture.onnx"
+LINEAR = ("Gemm", "MatMul")
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+TOLERANCE = 1e-4
+CHECKED_BATCHES = (1, 5)
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+class GraphModule(nn.Module):
+    """Answers tensors by position, in the order of `input_names`, with the graph's only output.
+
+    `batch` is the number of samples that the graph was made for where it said one; it takes any number now.
+    """
+
+    def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
+        super().__init__()
+        self.content: bytes = model.SerializeToString(deterministic=True)
+        inputs, _ = signature(model)
+        self.shapes = {one.name: tuple(one.shape[1:]) for one in inputs}
+        self.dtypes = {one.name: one.dtype for one in inputs}
+        self.input_names = tuple(self.shapes)
+        self.batch = batch
+        self._session: Any = None
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the module itself: nothing of it changes."""
+        return self
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return the output; RuntimeError where ONNX Runtime refuses the inputs."""
+        if self._session is None:
+            self._session = open_session(self.content, threads=1)
+        arrays = {name: tensor.numpy() for name, tensor in zip(self.input_names, inputs, strict=True)}
+        # Its errors share no public base class.
+        try:
+            (output,) = self._session.run(None, arrays)
+        except Exception as error:
+            raise RuntimeError(str(error)) from error
+        return torch.from_numpy(np.asarray(output))
+
+    @property
+    def most(self) -> int:
+        """The samples of the largest batch that is checked."""
+        return max(*CHECKED_BATCHES, self.batch or 1)
+
+    def proto(self) -> onnx.ModelProto:
+        """Return the graph, to be changed."""
+        return onnx.load_from_string(self.content)
+
+    def described(self, example: Tensors, *, any_length: bool) -> onnx.ModelProto:
+        """Return the graph with an output of known width, of any batch, and of any length where the inputs are."""
+        model = self.proto()
+        shape = list(self(*example).shape)
+        between = [None if any_length else size for size in shape[1:-1]]
+        names = ["batch", *(size or "length" for size in between), shape[-1]]
+        (output,) = model.graph.output
+        output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, names))
+        return model
+
+    def told(self) -> Signature | None:
+        """Return the inputs as the graph alone tells them, None where it leaves a size open or takes tokens."""
+        if any(size is None for shape in self.shapes.values() for size in shape) or len(self.shapes) > 1:
+            return None
+        ((name, shape),) = self.shapes.items()
+        return (Input(name, tuple(size or 0 for size in shape)),) if self.dtypes[name] == "float32" else None
+
+    def layers(self) -> set[str]:
+        """Return the names of the nodes, and of what lies around them where names are paths."""
+        names = [node.name for node in self.proto().graph.node]
+        return {name[:at] for name in names for at in (*_slashes(name), len(name)) if at}
+
+    def check_batches(self, example: Tensors) -> None:
+        """UserError when a sample is answered otherwise in a batch of another size; the example is of `most`."""
+        sizes = sorted({*CHECKED_BATCHES, self.most})
+        try:
+            found = [
+                torch.cat([self(*(one[at : at + size] for one in example)) for at in range(0, self.most, size)])
+                for size in sizes
+            ]
+        except RuntimeError as error:
+            raise self._fixed(str(error)) from error
+        for size, given in zip(sizes, found, strict=True):
+            wanted = found[0]
+            if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=TOLERANCE, atol=TOLERANCE):
+                raise self._fixed(f"a sample is answered otherwise in a batch of {size} than alone")
+
+    def weights(self) -> list[NDArray[Any]]:
+        """Return the floating-point constants."""
+        return [numpy_helper.to_array(one) for one in self.proto().graph.initializer if one.data_type in FLOATS]
+
+    def macs_by_layer(self, example: Tensors) -> dict[str, int]:
+        """Return the multiply-accumulates of one sample, the example, in convolutions and linear layers, by nodes."""
+        model = self.proto()
+        dims = {one.name: list(one.dims) for one in model.graph.initializer}
+        inner = {node.name: _inner(node, dims) for node in model.graph.node}
+        layers = [node for node in model.graph.node if inner[node.name]]
+        given = {one.name for one in model.graph.output}
+        model.graph.output.extend(
+            onnx.ValueInfoProto(name=node.output[0]) for node in layers if node.output[0] not in given
+        )
+        session = open_session(model.SerializeToString(), threads=1)
+        arrays = {name: one.numpy() for name, one in zip(self.input_names, example, strict=True)}
+        found = session.run([node.output[0] for node in layers], arrays) if layers else []
+        return {node.name: output.size * inner[node.name] for node, output in zip(layers, found, strict=True)}
+
+    def _fixed(self, why: str) -> UserError:
+        made_for = f"for batches of {self.batch} only" if self.batch else "so that batches cannot be changed"
+        return UserError(
+            f"{FIELD}: the model was exported {made_for} ({why}); export it with a free batch axis, such as "
+            "torch.onnx.export's dynamic_axes={name: {0: 'batch'}} for each input and output",
+            reason="FixedBatch",
+        )
+
+
+def _inner(node: onnx.NodeProto, dims: dict[str, list[int]]) -> int:
+    """Return the products that one output of the layer sums, 0 of anything that is no layer with a weight."""
+    shapes: Sequence[list[int]] = [dims.get(name, []) for name in node.input]
+    if node.op_type == "Conv" and shapes[1]:
+        return math.prod(shapes[1][1:])
+    if node.op_type in LINEAR and len(shapes[1]) > 1:
+        transposed = any(one.name == "transB" and one.i for one in node.attribute)
+        return shapes[1][-1 if transposed else -2]
+    return shapes[0][-1] if node.op_type == "MatMul" and len(shapes[0]) > 1 else 0
+
+
+def _slashes(name: str) -> list[int]:
+    return [at for at, letter in enumerate(name) if letter == "/"]

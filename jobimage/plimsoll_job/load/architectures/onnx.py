@@ -1,0 +1,188 @@
+"""ONNX graphs as they come, made such that every tool after can take them: checked, named, of any batch."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto, helper, inliner, numpy_helper, version_converter
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.export.graph import NUMPY_NAMES, name_nodes, opset, signature
+from plimsoll_job.load.architectures.graph import FIELD, GraphModule
+from plimsoll_job.load.onnx_file import tensors_of
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+from plimsoll_job.sessions import open_session
+
+#: The least operator set in which ONNX Runtime quantizes by channel.
+LEAST_OPSET = 13
+LEAST_IR_VERSION = 8
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized")
+QUANTIZED_PARTS = ("QLinear", "Integer", "QGemm", "QAttention", "Quantize")
+TEXT_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
+NAMES_SHOWN = 5
+
+
+def build_graph(model: onnx.ModelProto) -> GraphModule:
+    """Return the model as a module that takes any batch; the model is changed.
+
+    UserError for operators that are not known, control flow, numbers of another format than float32 and what is
+    quantized already, inputs that no data set gives, several outputs, and what ONNX Runtime cannot load.
+    """
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    _check_operators(model)
+    _lift_constants(model.graph)
+    name_nodes(model)
+    constants = {constant.name for constant in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model = _modern(model)
+    _check_numbers(model)
+    _check_signature(model)
+    batch = _free_batch(model.graph)
+    # What it raises shares no public base class.
+    try:
+        onnx.checker.check_model(model)
+        open_session(model.SerializeToString(), threads=1)
+    except Exception as error:
+        raise UserError(f"{FIELD}: ONNX Runtime cannot load the model: {error}", reason="NotLoadable") from error
+    return GraphModule(model, batch)
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    quantized = {node.op_type for node in model.graph.node if _is_quantized(node.op_type)}
+    if quantized:
+        raise UserError(
+            f"{FIELD}: the model is quantized already ({_some(quantized)}); give the float model that it was made from",
+            reason="AlreadyQuantized",
+        )
+    unknown = {f"{node.domain}:{node.op_type}" for node in model.graph.node if node.domain not in DOMAINS}
+    if unknown:
+        raise UserError(
+            f"{FIELD}: operators {_some(unknown)} are not of ONNX and not of ONNX Runtime; export the model without "
+            "custom operators",
+            reason="UnknownOperator",
+        )
+    flow = {node.op_type for node in model.graph.node if node.op_type in CONTROL_FLOW}
+    if flow:
+        raise UserError(
+            f"{FIELD}: the graph branches or loops ({_some(flow)}), which quantization cannot follow; export it by "
+            "tracing, or fold what is constant first",
+            reason="ControlFlow",
+        )
+
+
+def _is_quantized(operator: str) -> bool:
+    return operator in QUANTIZED or any(part in operator for part in QUANTIZED_PARTS)
+
+
+def _check_numbers(model: onnx.ModelProto) -> None:
+    """UserError when weights are of another format than float32: they would be computed, and compared, otherwise."""
+    other = {
+        NUMPY_NAMES.get(tensor.data_type) or TensorProto.DataType.Name(tensor.data_type).lower()
+        for tensor in tensors_of(model)
+        if len(tensor.dims) > 1 and tensor.data_type not in (TensorProto.FLOAT, *INTEGERS)
+    }
+    if other:
+        raise UserError(
+            f"{FIELD}: the weights are {_some(other)}; give the model as it was in float32", reason="AlreadyQuantized"
+        )
+
+
+#: Tables of places and masks, which are no weights.
+INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+
+
+def _check_signature(model: onnx.ModelProto) -> None:
+    inputs, outputs = signature(model)
+    kinds = {one.name: one.dtype for one in inputs}
+    text = INPUT_IDS in kinds and all(name in TEXT_INPUTS and kind == "int64" for name, kind in kinds.items())
+    if not text and list(kinds.values()) != ["float32"]:
+        told = ", ".join(f"{name} of {kind}" for name, kind in kinds.items()) or "none"
+        raise UserError(
+            f"{FIELD}: the inputs are {told}; expected one of float32, or of text {INPUT_IDS}, with {ATTENTION_MASK} "
+            f"and {TOKEN_TYPE_IDS} where it has them, of int64"
+        )
+    if len(outputs) != 1 or outputs[0].dtype != "float32":
+        told = ", ".join(f"{one.name} of {one.dtype}" for one in outputs)
+        raise UserError(
+            f"{FIELD}: the outputs are {told}; expected one of float32; onnx.utils.extract_model keeps the one that is "
+            "meant"
+        )
+    scalars = [one.name for one in inputs if not one.shape]
+    if scalars:
+        raise UserError(f"{FIELD}: the input {scalars[0]} has no axis of the batch in the graph")
+
+
+def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model in an operator set that can be quantized; UserError where its operators have no such form."""
+    model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
+    try:
+        version = opset(model)
+    except StopIteration as error:
+        raise UserError(f"{FIELD}: the model names no version of ONNX's operators") from error
+    if version >= LEAST_OPSET:
+        return model
+    # What it raises where an operator has no newer form is of several types.
+    try:
+        return version_converter.convert_version(model, LEAST_OPSET)
+    except Exception as error:
+        raise UserError(
+            f"{FIELD}: the model is of operator set {version} and cannot be brought to {LEAST_OPSET}: {error}; export "
+            "it anew",
+            reason="OldOpset",
+        ) from error
+
+
+def _free_batch(graph: onnx.GraphProto) -> int | None:
+    """Let the first axis of inputs and outputs be of any size; return the size that it was fixed to, if it was.
+
+    Where a reshape has that size written into it, it takes the size of what it reshapes.
+    """
+    first = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
+    for axis in (axis for axes in first for axis in axes if axis.HasField("dim_value") and axis.dim_value < 1):
+        # How some exporters write a free axis.
+        axis.Clear()
+    batch = int(first[0][0].dim_value) if first[0] and first[0][0].HasField("dim_value") else None
+    for axes in first:
+        if axes:
+            axes[0].Clear()
+            axes[0].dim_param = "batch"
+    del graph.value_info[:]
+    if batch is None:
+        return None
+    constants = {constant.name: constant for constant in graph.initializer}
+    for node in graph.node:
+        shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        sizes = [] if shape is None else numpy_helper.to_array(shape).tolist()
+        if (
+            len(sizes) > 1
+            and sizes[0] == batch
+            and not any(one.name == "allowzero" and one.i for one in node.attribute)
+        ):
+            name = f"{node.name}_shape"
+            graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(sizes)], [0, *sizes[1:]]))
+            node.input[1] = name
+    return batch
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    """Make constants of the nodes that are one: weights are looked for among constants."""
+    nodes = []
+    for node in graph.node:
+        values = [one.t for one in node.attribute if one.name == "value" and one.HasField("t")]
+        if node.op_type == "Constant" and values:
+            values[0].name = node.output[0]
+            graph.initializer.append(values[0])
+        else:
+            nodes.append(node)
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _some(names: set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > 5 else "")

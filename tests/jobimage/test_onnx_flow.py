@@ -1,0 +1,129 @@
+"""An ONNX model goes the whole way of a job: published as it is, quantized in every way, measured, and judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.jobimage.claims import INT8, Claims, accuracies, published
+from tests.jobimage.graphs import exported, save
+
+from plimsoll_api.report import Report, Summary
+from plimsoll_job import compress as flow
+from plimsoll_job.errors import UserError
+from plimsoll_job.evaluate.flow import measure
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
+from plimsoll_job.zoo import wine_mlp
+
+SILENT = Reporter(emit=lambda _: None)
+MODEL = {"model": {"uri": "pvc://models/given", "architecture": {"onnx": {}}}, "train": None}
+
+
+@pytest.fixture
+def given(claims: Claims) -> Claims:
+    """The claims of the wines, with their model as an ONNX file of a batch of one."""
+    module = wine_mlp()
+    module.load_state_dict(load_file(claims.weights))
+    save(claims.directory, exported(module, torch.zeros(1, 13), free=False))
+    return claims
+
+
+def compressed(claims: Claims, quantize: dict[str, Any], **changes: Any) -> Summary:
+    plan = claims.plan([{"quantize": quantize}], **MODEL | changes)
+    summary = flow.compress(plan, Store(claims=claims.directory), SILENT)
+    torch.set_num_threads(1)
+    return summary
+
+
+def measured(claims: Claims, summary: Summary) -> Report:
+    assert summary.baseline is not None
+    assert summary.candidate is not None
+    request = claims.request(summary.baseline, summary.candidate, by_step=True)
+    return measure(request, Store(claims=claims.directory), SILENT)
+
+
+def test_it_goes_the_whole_way_under_the_names_that_it_came_with(given: Claims) -> None:
+    summary = compressed(given, INT8["quantize"])
+    baseline, candidate = accuracies(measured(given, summary))
+    assert candidate > baseline - 0.05 > 0.85
+    for ref in (summary.baseline, summary.candidate):
+        manifest = published(given, ref)
+        assert (manifest["inputs"][0]["name"], manifest["inputs"][0]["shape"]) == ("pixels", [None, 13])
+        assert (manifest["outputs"][0]["name"], manifest["outputs"][0]["shape"]) == ("scores", [None, 3])
+        assert manifest["lineage"]["architecture"] == "onnx"
+    floats = [one for one in wine_mlp().state_dict().values() if one.is_floating_point()]
+    assert published(given, summary.baseline)["parameters"] == sum(one.numel() for one in floats)
+    assert summary.baseline is not None
+    assert summary.candidate is not None
+    assert summary.candidate.size_bytes < 0.5 * summary.baseline.size_bytes
+    assert compressed(given, INT8["quantize"]) == summary
+
+
+def test_a_second_run_gives_the_same_artifacts(given: Claims) -> None:
+    first = compressed(given, INT8["quantize"])
+    again = compressed(given, INT8["quantize"], output={"uri": "pvc://out/again"})
+    assert again.baseline is not None
+    assert first.baseline is not None
+    assert again.baseline.digest == first.baseline.digest
+    bytes_of = [
+        (given.directory / one.candidate.uri.removeprefix("pvc://") / "model.onnx").read_bytes()
+        for one in (first, again)
+        if one.candidate
+    ]
+    assert bytes_of[0] == bytes_of[1]
+
+
+@pytest.mark.parametrize("scheme", ["Float16", "Int8Dynamic", "Int4WeightOnly"])
+def test_every_scheme_takes_it(given: Claims, scheme: str) -> None:
+    summary = compressed(given, {"scheme": scheme})
+    baseline, candidate = accuracies(measured(given, summary))
+    assert candidate > baseline - 0.05
+    (record,) = published(given, summary.candidate)["lineage"]["steps"]
+    assert record["details"]["bytes"] < record["details"]["floatBytes"]
+
+
+def test_auto_measures_on_it(given: Claims) -> None:
+    auto = {"maxError": "50%", "maxLatencyRatio": "100", "latency": {"batchSizes": [1], "rounds": 8}}
+    summary = compressed(given, {"scheme": "Auto", "auto": auto})
+    (record,) = published(given, summary.candidate)["lineage"]["steps"]
+    assert len(record["details"]["table"]) > 4
+    assert record["details"]["scheme"] != "Float32"
+
+
+def test_layers_stay_float_by_the_names_of_their_nodes(given: Claims) -> None:
+    path = given.directory / "models" / "given" / "model.onnx"
+    names = [node.name for node in onnx.load(str(path)).graph.node if node.op_type == "Gemm"]
+    summary = compressed(given, {"scheme": "Int8Static", "exclude": {"layers": [names[-1]]}})
+    (record,) = published(given, summary.candidate)["lineage"]["steps"]
+    assert [one["dtype"] for one in record["details"]["layers"]] == ["int8", "int8", "float32"]
+    with pytest.raises(
+        UserError, match=rf"exclude\.layers\[0\]: the model has no module '{names[-1]}x'; did you mean "
+    ):
+        compressed(given, {"scheme": "Int8Static", "exclude": {"layers": [f"{names[-1]}x"]}})
+
+
+def test_without_data_the_graph_tells_its_inputs(given: Claims) -> None:
+    summary = compressed(given, {"scheme": "Float16"}, calibration=None)
+    assert summary.candidate is not None
+    free = onnx.load(str(given.directory / "models" / "given" / "model.onnx"))
+    free.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "columns"
+    save(given.directory, free, "free/model.onnx")
+    other = {"uri": "pvc://models/free/model.onnx", "architecture": {"onnx": {}}}
+    with pytest.raises(UserError, match=r"spec\.data\.calibration: is needed .* since the graph leaves it open"):
+        compressed(given, {"scheme": "Float16"}, calibration=None, model=other)
+
+
+def test_what_was_published_can_be_given_again_and_what_was_quantized_cannot(given: Claims) -> None:
+    summary = compressed(given, INT8["quantize"])
+    for ref, refused in ((summary.baseline, False), (summary.candidate, True)):
+        assert ref is not None
+        model = {"uri": f"{ref.uri}/model.onnx", "architecture": {"onnx": {}}}
+        if refused:
+            with pytest.raises(UserError, match="quantized already"):
+                compressed(given, {"scheme": "Float16"}, model=model)
+        else:
+            assert compressed(given, {"scheme": "Float16"}, model=model).baseline is not None
