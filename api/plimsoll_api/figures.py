@@ -40,6 +40,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def mebibytes(value: float) -> str:
+    """Return "1,071 MiB", rounded up."""
+    return f"{-(-value // (1 << 20)):,.0f} MiB"
+
+
 def seconds(value: float) -> str:
     """Return "1.25ms", "310us" or "2.5s"."""
     if value >= 1:

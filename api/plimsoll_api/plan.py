@@ -73,11 +73,20 @@ class EvaluationRequest(Model):
     fallback: ArtifactRef | None = Field(
         default=None, description="The artifact that a rollback would serve; its bytes are verified too."
     )
+    compression_peak_memory_bytes: int | None = Field(
+        default=None, description="The most host memory that the compression held; for the report."
+    )
     by_step: bool = Field(default=False, description="Also measure what the model was after each step.")
     output: Output
 
     @classmethod
-    def of(cls, spec: CompressionJobSpec, baseline: ArtifactRef, candidate: ArtifactRef) -> Self:
+    def of(
+        cls,
+        spec: CompressionJobSpec,
+        baseline: ArtifactRef,
+        candidate: ArtifactRef,
+        compression_peak_memory_bytes: int | None = None,
+    ) -> Self:
         """Return the order to measure what a job's compression made."""
         return cls(
             task=spec.task,
@@ -86,6 +95,7 @@ class EvaluationRequest(Model):
             seed=spec.seed,
             baseline=baseline,
             candidate=candidate,
+            compression_peak_memory_bytes=compression_peak_memory_bytes,
             by_step=True,
             output=Output(uri=spec.output.uri),
         )

@@ -40,7 +40,7 @@ class Environment(Model):
     cores: int
     threads: int
     packages: dict[str, str]
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(description="The most host memory that the evaluate pod held.")
 
 
 class LatencyFigures(Model):
@@ -183,6 +183,9 @@ class Report(Model):
     ratios: list[RatioInterval] = []
     steps: list[StepFigures] = Field(default=[], description="One row a step; the last is the candidate.")
     lineage: Lineage | None = Field(default=None, description="The candidate's, from its manifest.")
+    compression_peak_memory_bytes: int | None = Field(
+        default=None, description="The most host memory that the compress pod held, over all its processes."
+    )
     fallback: FallbackCheck | None = None
 
 
@@ -202,6 +205,11 @@ class Summary(Model):
     message: str = Field(max_length=1500, description="A sentence that names the field and what would be right.")
     baseline: ArtifactRef | None = Field(default=None, description="Set by compress.")
     candidate: ArtifactRef | None = Field(default=None, description="Set by compress.")
+    peak_memory_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Set by compress: the most host memory that the pod held, over all its processes.",
+    )
     report_uri: str | None = Field(default=None, max_length=1200, description="Set by evaluate.")
     report_digest: Digest | None = Field(default=None, description="Set by evaluate.")
 

@@ -111,5 +111,12 @@ class CompressionJobStatus(Model):
     )
     baseline: ArtifactRef | None = Field(default=None, description="The baseline as an artifact.")
     artifact: ArtifactRef | None = Field(default=None, description="The candidate.")
+    compression_peak_memory_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="The most host memory that the compress pod held, over all its processes: what "
+        "spec.runtime.resources.limits.memory must be above. A pod that went on from the finished steps of another "
+        "tells its own.",
+    )
     report: ReportRef | None = Field(default=None, description="The evaluation's report.")
     revision: int | None = Field(default=None, description="The release's revision that it became.")

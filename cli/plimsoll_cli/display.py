@@ -95,6 +95,7 @@ class Display:
         colour = COLOURS[judgement.verdict]
         self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")
         self._console.print(judgement.message, markup=False, soft_wrap=True)
+        self._console.print(f"memory    {_memory(report)}")
         if report.candidate is not None:
             self._console.print(f"artifact  {report.candidate.artifact.uri}", markup=False, soft_wrap=True)
         self._console.print(f"report    {report_file}", markup=False, soft_wrap=True)
@@ -112,6 +113,13 @@ def _figures(report: Report) -> Table:
         if shown is not None:
             table.add_row(label, shown.baseline, shown.candidate, shown.change)
     return table
+
+
+def _memory(report: Report) -> str:
+    """Return the most that the stages held, which `resources.limits.memory` must be above."""
+    held = {"compress": report.compression_peak_memory_bytes, "evaluate": report.environment.peak_memory_bytes}
+    told = [f"{stage} {figures.mebibytes(peak)}" for stage, peak in held.items() if peak is not None]
+    return f"{', '.join(told)} at most"
 
 
 def _steps(report: Report) -> Table:

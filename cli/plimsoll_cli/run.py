@@ -47,7 +47,8 @@ def _run(spec: CompressionJobSpec, mounts: Mapping[str, Path], report_file: Path
         if made.outcome is not Outcome.DONE or made.baseline is None or made.candidate is None:
             return _ended_early(made, display)
         request_file = Path(directory, "request.json")
-        request_file.write_bytes(EvaluationRequest.of(spec, made.baseline, made.candidate).canonical_json())
+        request = EvaluationRequest.of(spec, made.baseline, made.candidate, made.peak_memory_bytes)
+        request_file.write_bytes(request.canonical_json())
         end = run_stage(
             ["evaluate", "--request", str(request_file)], mounts, display.part("evaluate", 70, 100), display.line
         )

@@ -16,6 +16,7 @@ from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.ending import run_to_end
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.store import Store
+from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.progress import Reporter
 
 
@@ -33,8 +34,11 @@ def compress_verb(arguments: argparse.Namespace) -> Summary:
     ranks = Ranks.of_environment()
     with meeting(ranks):
         if ranks.rank > 0:
-            return follow(plan, store_of(arguments), ranks)
-        return compress(plan, store_of(arguments), Reporter())
+            summary = follow(plan, store_of(arguments), ranks)
+        else:
+            summary = compress(plan, store_of(arguments), Reporter())
+            ranks.dismiss()
+        return summary.model_copy(update={"peak_memory_bytes": ranks.total(peak_memory_bytes())})
 
 
 def evaluate_verb(arguments: argparse.Namespace) -> Summary:

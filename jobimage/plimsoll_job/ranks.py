@@ -60,6 +60,14 @@ class Ranks:
         """Have the others train the step of this number beside this process, the first."""
         self.tell(torch.tensor(index, device=self.device))
 
+    def dismiss(self) -> None:
+        """Tell the others that there are no more steps to train; the first process does, at the end of its work."""
+        self.announce(NO_MORE_STEPS)
+
+    def total(self, number: int) -> int:
+        """Return the sum of the whole numbers of all processes, each of which asks."""
+        return int(self.add_up(torch.tensor(number, device=self.device)))
+
     def announced(self) -> Iterator[int]:
         """Yield the numbers of the steps that the first process announces."""
         while (index := int(self.tell(torch.tensor(NO_MORE_STEPS, device=self.device)))) != NO_MORE_STEPS:
@@ -79,7 +87,7 @@ class Ranks:
 
 @contextlib.contextmanager
 def meeting(ranks: Ranks) -> Iterator[None]:
-    """Meet the other processes; at the end of the first one's work they are told that there is no more."""
+    """Meet the other processes, and part from them."""
     if ranks.world == 1:
         yield
         return
@@ -88,7 +96,5 @@ def meeting(ranks: Ranks) -> Iterator[None]:
     distributed.init_process_group("nccl" if ranks.device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
-        if ranks.rank == 0:
-            ranks.announce(NO_MORE_STEPS)
     finally:
         distributed.destroy_process_group()

@@ -33,3 +33,13 @@ def test_each_step_has_a_line_with_what_it_did() -> None:
     lines = [" ".join(line.replace("│", " ").split()) for line in shown.file.getvalue().splitlines()]
     assert "prune 200,000 50,000 2,000,000 50% 0.4x" in lines
     assert "distill 200,000 50,000 2,000,000 97.5% 0.41x" in lines
+
+
+def test_the_memory_of_both_stages_is_shown_where_it_was_measured() -> None:
+    shown = Console(file=StringIO(), width=200)
+    for peak in (None, 1_500_000_000):
+        measured = report(compression_peak_memory_bytes=peak)
+        Display("job", shown).result(measured, judge(measured, GATES), Path("report.json"))
+    assert isinstance(shown.file, StringIO)
+    told = [line for line in shown.file.getvalue().splitlines() if line.startswith("memory")]
+    assert told == ["memory    evaluate 1 MiB at most", "memory    compress 1,431 MiB, evaluate 1 MiB at most"]

@@ -1,6 +1,7 @@
 """`plimsoll run` goes the way of a job in two real processes, and its exit code tells the verdict."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,9 @@ def run(tmp_path: Path, claims: dict[str, Path], gate: str, **replaced: str) -> 
     return main(["run", str(file), *mounts, "--report", str(tmp_path / "report.json")])
 
 
-def test_a_passing_job_ends_with_0_and_leaves_report_and_artifact(tmp_path: Path, claims: dict[str, Path]) -> None:
+def test_a_passing_job_ends_with_0_and_leaves_report_and_artifact(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(tmp_path, claims, "{metric: parameters, minReduction: 20%}") == 0
     report = Report.model_validate(json.loads((tmp_path / "report.json").read_text()))
     assert report.candidate is not None
@@ -70,6 +73,11 @@ def test_a_passing_job_ends_with_0_and_leaves_report_and_artifact(tmp_path: Path
     assert report.candidate.parameters < 0.8 * report.baseline.parameters
     directory = claims["models"] / report.candidate.artifact.uri.removeprefix("pvc://models/")
     assert (directory / "model.onnx").is_file()
+    peaks = [report.compression_peak_memory_bytes or 0, report.environment.peak_memory_bytes]
+    told = re.search(r"^memory +compress ([\d,]+) MiB, evaluate ([\d,]+) MiB at most$", capsys.readouterr().out, re.M)
+    assert told is not None
+    assert [int(number.replace(",", "")) for number in told.groups()] == [-(-peak // (1 << 20)) for peak in peaks]
+    assert min(peaks) > 50_000_000
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def measured(made: tuple[Claims, Summary], **changes: Any) -> Report:
 
 
 def test_the_report_holds_every_figure_of_both_models(made: tuple[Claims, Summary]) -> None:
-    report = measured(made)
+    report = measured(made, compression_peak_memory_bytes=300_000_000)
     baseline, candidate, flips = report.baseline, report.candidate, report.flips
     assert baseline is not None
     assert candidate is not None
@@ -63,6 +63,7 @@ def test_the_report_holds_every_figure_of_both_models(made: tuple[Claims, Summar
     assert sum(one.samples for one in report.slices) == 88
     assert report.data.classes == 3
     assert report.environment.peak_memory_bytes > 10_000_000
+    assert report.compression_peak_memory_bytes == 300_000_000
     assert report.lineage is not None
     assert len(report.lineage.steps) == 3
 

@@ -66,6 +66,9 @@ def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Pat
     )  # fmt: skip
     assert together.returncode == 0, together.stderr
     summary = Summary.model_validate_json(ending.read_bytes())
+    assert alone.summary.peak_memory_bytes is not None
+    assert summary.peak_memory_bytes is not None
+    assert 1.5 < summary.peak_memory_bytes / alone.summary.peak_memory_bytes < 2.5
     one, two = weights_of(claims, alone.summary.candidate), weights_of(other, summary.candidate)
     untrained = weights_of(claims, alone.summary.baseline)
     assert one.keys() == two.keys()

@@ -7,9 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.integration.stories import request_of
 from tests.operator.worlds import (
     CANDIDATE,
     NOW,
+    PEAK,
     PLAN,
     UID,
     advanced,
@@ -30,7 +32,8 @@ from tests.operator.worlds import (
 
 from plimsoll_api import names
 from plimsoll_api.model import digest_of
-from plimsoll_operator.actions import Refusal
+from plimsoll_api.plan import EvaluationRequest
+from plimsoll_operator.actions import Create, Decision, Refusal
 from plimsoll_operator.clock import format_time
 from plimsoll_operator.job.decide import decide
 from plimsoll_operator.job.snapshot import FrozenPlan, JobSnapshot
@@ -55,6 +58,13 @@ def judged(lost: int = 3, **more: Any) -> JobSnapshot:
     return advanced(
         evaluating(), decide(order(), evaluating(), NOW), evaluate=evaluated_stage(), report=reading(lost), **more
     )
+
+
+def asked(decision: Decision) -> EvaluationRequest:
+    """Return what the evaluation that was ordered is to measure."""
+    (create,) = decision.actions
+    assert isinstance(create, Create)
+    return request_of(create.manifest["spec"]["template"])
 
 
 def test_a_new_job_freezes_its_plan_and_compresses() -> None:
@@ -92,6 +102,8 @@ def test_compress_is_followed_by_evaluate_which_knows_the_artifacts() -> None:
     decision = decide(order(), seen, NOW)
     assert orders(decision) == ["create one-evaluate"]
     assert told(decision).artifact == CANDIDATE
+    assert told(decision).compression_peak_memory_bytes == PEAK
+    assert asked(decision).compression_peak_memory_bytes == PEAK
     assert decision.measured == (("compress", 60.0),)
 
 
@@ -113,7 +125,9 @@ def test_evaluate_goes_on_though_the_compress_batch_job_was_deleted() -> None:
     seen = advanced(
         evaluating(), decide(order(), evaluating(), NOW), compress=stage("compress"), evaluate=stage("evaluate")
     )
-    assert orders(decide(order(), seen, NOW)) == ["create one-evaluate"]
+    decision = decide(order(), seen, NOW)
+    assert orders(decision) == ["create one-evaluate"]
+    assert asked(decision).compression_peak_memory_bytes == PEAK
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ IMAGE = "example/job:1"
 BASELINE = artifact("baseline", 1_000_000)
 CANDIDATE = artifact("candidate", 60_000)
 PLAN = digest("plan")
+#: What the compression held.
+PEAK = 900_000_000
 
 
 def order(**spec: Any) -> Order:
@@ -41,7 +43,8 @@ def stage(stage_name: str, state: StageState = StageState.ABSENT, **more: Any) -
 
 def compressed_stage() -> Stage:
     """Return a compression that is done."""
-    summary = Summary(outcome=Outcome.DONE, reason="Done", message="", baseline=BASELINE, candidate=CANDIDATE)
+    made = {"baseline": BASELINE, "candidate": CANDIDATE, "peak_memory_bytes": PEAK}
+    summary = Summary(outcome=Outcome.DONE, reason="Done", message="", **made)
     times = {"started": NOW - timedelta(seconds=90), "finished": NOW - timedelta(seconds=30)}
     return stage(names.STAGE_COMPRESS, StageState.DONE, summary=summary, pod="one-compress-x", **times)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import resource
 from pathlib import Path
 
 from plimsoll_api.report import Environment
 from plimsoll_job.cores import core_count
+from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.packages import package_versions
 
 PACKAGES = ("plimsoll", "onnxruntime", "numpy")
@@ -20,8 +20,7 @@ def describe_environment(threads: int) -> Environment:
         cores=core_count(),
         threads=threads,
         packages={"python": platform.python_version(), **package_versions(PACKAGES)},
-        # Linux counts in KiB.
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=peak_memory_bytes(),
     )
 
 

@@ -95,6 +95,7 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
         ratios=ratios,
         steps=steps,
         lineage=candidate.artifact.manifest.lineage,
+        compression_peak_memory_bytes=request.compression_peak_memory_bytes,
         fallback=fallback,
     )
 

@@ -1,7 +1,7 @@
 """python -m plimsoll_job.export.fresh FORMAT PATH TASK INPUTS OUTPUTS: load one output anew, and let it answer.
 
 A process of its own, so that nothing of the module that was exported is left. INPUTS and OUTPUTS are .npz, of arrays
-`<batch>/<input>` and `<batch>`. ONNX is loaded without torch.
+`<batch>/<input>` and `<batch>`. ONNX is loaded without torch. The last line printed is the most memory held, in bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from plimsoll_job.memory import peak_memory_bytes
 
 Arrays = dict[str, NDArray[Any]]
 Answer = Callable[[Arrays], NDArray[Any]]
@@ -68,6 +70,7 @@ def main() -> None:
             batch, _, name = key.partition("/")
             batches.setdefault(batch, {})[name] = archive[key]
     np.savez(outputs, **{batch: answer(given) for batch, given in batches.items()})  # type: ignore[arg-type]
+    print(peak_memory_bytes())
 
 
 if __name__ == "__main__":

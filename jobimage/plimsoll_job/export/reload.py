@@ -18,6 +18,7 @@ from plimsoll_api.sources import OutputFormat
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.memory import count_beside
 
 BATCHES = (1, 5)
 #: The largest difference of an answer, over the largest answer (or over 1, when that is smaller).
@@ -108,5 +109,6 @@ def _answers_elsewhere(
                 f"spec.output.formats: the {kind} output cannot be loaded in a fresh process: {last[0]}",
                 reason="ReloadFails",
             )
+        count_beside(int(ended.stdout.splitlines()[-1]))
         with np.load(root / "outputs.npz", allow_pickle=False) as archive:
             return {batch: archive[batch] for batch in archive.files}

@@ -71,10 +71,16 @@ def evaluation_runtime(spec: CompressionJobSpec) -> Runtime:
 
 
 def evaluate_job(
-    owner: Owner, spec: CompressionJobSpec, image: str, *, baseline: ArtifactRef, candidate: ArtifactRef
+    owner: Owner,
+    spec: CompressionJobSpec,
+    image: str,
+    *,
+    baseline: ArtifactRef,
+    candidate: ArtifactRef,
+    compression_peak_memory_bytes: int | None,
 ) -> Json:
     """Return the batch Job that measures what compress made. It can write nothing but reports."""
-    request = EvaluationRequest.of(spec, baseline, candidate)
+    request = EvaluationRequest.of(spec, baseline, candidate, compression_peak_memory_bytes)
     return evaluation_job(
         owner=owner,
         name=names.stage_name(owner.name, names.STAGE_EVALUATE),

@@ -73,7 +73,11 @@ def _caught_up(snapshot: JobSnapshot, made: Summary | None) -> JobSnapshot:
     if status.plan_digest is None and snapshot.plan is not None and snapshot.plan.owner_uid == snapshot.uid:
         changes |= {"plan_digest": snapshot.plan.digest, "start_time": status.start_time or snapshot.plan.created}
     if made is not None:
-        changes |= {"baseline": made.baseline, "artifact": made.candidate}
+        changes |= {
+            "baseline": made.baseline,
+            "artifact": made.candidate,
+            "compression_peak_memory_bytes": made.peak_memory_bytes,
+        }
     return replace(snapshot, status=status.model_copy(update=changes))
 
 
@@ -89,7 +93,12 @@ def _made(snapshot: JobSnapshot) -> Summary | None:
     status = snapshot.status
     if status.baseline and status.artifact:
         return Summary(
-            outcome=Outcome.DONE, reason="Done", message="", baseline=status.baseline, candidate=status.artifact
+            outcome=Outcome.DONE,
+            reason="Done",
+            message="",
+            baseline=status.baseline,
+            candidate=status.artifact,
+            peak_memory_bytes=status.compression_peak_memory_bytes,
         )
     return snapshot.compress.summary if snapshot.compress.state is StageState.DONE else None
 
@@ -141,7 +150,12 @@ def _evaluate(order: Order, snapshot: JobSnapshot, now: datetime) -> Decision:
     if stray:
         return tell.failed(snapshot, now, Reason.STAGE_FAILED, f"compress names {stray}, outside of spec.output.uri")
     manifest = build.evaluate_job(
-        snapshot.owner, order.spec, evaluation_image(order), baseline=status.baseline, candidate=status.artifact
+        snapshot.owner,
+        order.spec,
+        evaluation_image(order),
+        baseline=status.baseline,
+        candidate=status.artifact,
+        compression_peak_memory_bytes=status.compression_peak_memory_bytes,
     )
     progress = _progress(snapshot, now, names.STAGE_EVALUATE)
     message = MESSAGES[names.STAGE_EVALUATE]

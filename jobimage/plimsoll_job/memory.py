@@ -1,0 +1,37 @@
+"""The most host memory that this pod held: the resident sets of its processes, which a limit of memory must hold.
+
+A cgroup's own peak also counts the page cache, which grows with whatever is read up to any limit and is given back
+under pressure; and without a cluster the cgroup is not the pod's.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+STATUS_FILE = Path("/proc/self/status")
+_KIB = 1 << 10
+
+#: The most that was held while a process ran beside this one.
+_beside = 0
+
+
+def peak_memory_bytes() -> int:
+    """Return the most that this process held, together with the largest that ran beside it."""
+    # ru_maxrss of a program that was started also counts what its parent held then.
+    return max(_status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB, _beside)
+
+
+def count_beside(peak_bytes: int) -> None:
+    """Count a process that ran beside this one, and held so much at most while this one held what it holds now."""
+    global _beside  # noqa: PLW0603 — an account of the process, as the kernel's own are
+    _beside = max(_beside, _status("VmRSS") + peak_bytes)
+
+
+def _status(field: str) -> int:
+    """Return a field of the process's status in bytes, 0 where the kernel does not tell it."""
+    for line in STATUS_FILE.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * _KIB
+    return 0

@@ -1,0 +1,31 @@
+"""The peak of host memory is that of the pod's own processes, and of those together that ran at one time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MIB = 1 << 20
+
+
+def printed(code: str) -> list[int]:
+    """Return the numbers that a fresh process prints; this one holds more than any of the tests."""
+    program = f"from plimsoll_job.memory import *\n{code}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_the_peak_stays_when_the_memory_is_given_back_and_is_not_the_parents() -> None:
+    before, after = printed(
+        f"print(peak_memory_bytes()); held = bytearray(b'1') * {200 * MIB}; del held; print(peak_memory_bytes())"
+    )
+    assert before < 100 * MIB
+    assert abs(after - before - 200 * MIB) < 20 * MIB
+
+
+def test_what_ran_beside_counts_with_what_was_held_meanwhile() -> None:
+    held = f"before = peak_memory_bytes(); held = bytearray(b'1') * {200 * MIB}"
+    (added,) = printed(f"{held}; count_beside({50 * MIB}); count_beside(1); print(peak_memory_bytes() - before)")
+    assert abs(added - 250 * MIB) < 20 * MIB
+    (added,) = printed(f"{held}; del held; count_beside({50 * MIB}); print(peak_memory_bytes() - before)")
+    assert abs(added - 200 * MIB) < 20 * MIB
