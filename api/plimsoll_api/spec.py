@@ -39,6 +39,7 @@ from plimsoll_api.steps import (
     PruneCriterion,
     Quantize,
     QuantizeScheme,
+    Recovery,
     Scope,
     Step,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "PruneCriterion",
     "Quantize",
     "QuantizeScheme",
+    "Recovery",
     "ReleaseRef",
     "Resources",
     "Runtime",
@@ -173,9 +175,10 @@ class CompressionJobSpec(Model):
             field="output.formats",
         ),
         Rule(
-            cel="!self.steps.exists(s, has(s.distill)) || has(self.data.train)",
-            holds=lambda spec: not _has_step(spec, "distill") or spec.data.train is not None,
-            message="is required by a distill step",
+            cel="!self.steps.exists(s, has(s.distill) || (has(s.prune) && has(s.prune.recovery))) || "
+            "has(self.data.train)",
+            holds=lambda spec: not any(step.trains for step in spec.steps) or spec.data.train is not None,
+            message="is required by a distill step, and by the recovery of a prune step",
             field="data.train",
             reason="FieldValueRequired",
         ),

@@ -76,9 +76,11 @@ JOB_RULES = (
         reason="FieldValueRequired",
     ),
     Rule(
-        cel="self.task != 'TokenClassification' || !self.steps.exists(s, has(s.distill))",
-        holds=lambda spec: spec.task != Task.TOKEN_CLASSIFICATION or all(step.distill is None for step in spec.steps),
-        message="distill does not go with the task TokenClassification: its losses are of whole samples",
+        cel="self.task != 'TokenClassification' || !self.steps.exists(s, has(s.distill) || (has(s.prune) && "
+        "has(s.prune.recovery)))",
+        holds=lambda spec: spec.task != Task.TOKEN_CLASSIFICATION or not any(step.trains for step in spec.steps),
+        message="distill does not go with the task TokenClassification, nor does prune with recovery: their losses are "
+        "of whole samples",
         field="steps",
     ),
     Rule(

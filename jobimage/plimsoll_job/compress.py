@@ -101,7 +101,7 @@ def take_steps(
     What the model is after each step but the last is published too: the evaluation measures what each step did.
     """
     finished, candidate, records = work.resume(len(plan.steps), loaded.source)
-    shares = [TRAINING_SHARE if step.distill else 1 for step in plan.steps]
+    shares = [TRAINING_SHARE if step.trains else 1 for step in plan.steps]
     for index in range(finished, len(plan.steps)):
         part = reporter.part(sum(shares[:index]) / sum(shares), sum(shares[: index + 1]) / sum(shares))
         candidate, record = take_step(

@@ -18,11 +18,14 @@ def bytes_needed(plan: Plan, weights_bytes: int) -> int:
     """Return the bytes that the plan writes at most, for a model of so many bytes of weights.
 
     The baseline's artifact, after each step an artifact and the candidate (twice where it is also a graph), and a
-    training's newest checkpoint beside the one that it takes the place of.
+    training's newest checkpoint beside the one that it takes the place of; of a prune step in iterations also the
+    candidate after the newest of them, beside the one before.
     """
     copies = len(plan.output.formats) + 2 * len(plan.steps) + sum(step.quantize is not None for step in plan.steps)
-    if any(step.distill for step in plan.steps):
+    if any(step.trains for step in plan.steps):
         copies += 2 * TRAINING_COPIES
+    if any(step.prune and step.prune.recovery for step in plan.steps):
+        copies += 2
     return copies * weights_bytes + (1 + 2 * len(plan.steps)) * SMALL_FILES_BYTES
 
 

@@ -15,6 +15,7 @@ from plimsoll_api.steps.prune import (
     Granularity,
     Prune,
     PruneCriterion,
+    Recovery,
     Scope,
 )
 from plimsoll_api.steps.quantize import CEL_NEEDS_CALIBRATION, AutoChoice, Exclusion, Quantize, QuantizeScheme
@@ -39,6 +40,7 @@ __all__ = [
     "PruneCriterion",
     "Quantize",
     "QuantizeScheme",
+    "Recovery",
     "Scope",
     "Step",
 ]
@@ -53,3 +55,8 @@ class Step(Model):
     factorize: Factorize | None = Field(default=None, description="Replace layers by products of smaller ones; once.")
     distill: Distill | None = Field(default=None, description="Train to answer as a teacher does.")
     quantize: Quantize | None = Field(default=None, description="Use a smaller number format; the last step.")
+
+    @property
+    def trains(self) -> bool:
+        """Whether the step trains the model, for which it needs training data."""
+        return self.distill is not None or (self.prune is not None and self.prune.recovery is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -124,6 +124,40 @@ class Precision(StrEnum):
     AUTO = "Auto"
 
 
+class Schedule(Model):
+    """How long a model is trained, and in which steps."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
+            holds=lambda schedule: (
+                schedule.micro_batch_size is None or schedule.micro_batch_size <= schedule.batch_size
+            ),
+            message="must be at most batchSize: it is the part of a batch that is in memory at once",
+            field="microBatchSize",
+        ),
+    )
+
+    epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
+    learning_rate: Annotated[Decimal, Within("above 0 and at most 1", above=0, at_most=1)] = Field(
+        default=Decimal("0.001"),
+        description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1.",
+    )
+    batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of one optimizer step.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Samples that are in memory at once; the gradients of a batch are summed over its parts. The whole "
+        "batch when unset. Batch normalisation and the relation loss see one part at a time.",
+    )
+    precision: Precision = Field(
+        default=Precision.FLOAT32,
+        description="Float32, or Auto: bfloat16 arithmetic on a GPU that has it, Float32 elsewhere; the step's record "
+        "says which. Weights and losses are Float32 always.",
+    )
+
+
 class EarlyStopping(Model):
     """End the training when a held-out share of the training data gets no better, and keep the best weights."""
 
@@ -155,7 +189,7 @@ def _cel_weight(loss: str) -> str:
 _CEL_WEIGHTS = f"self.losses.map(l, {_cel_weight('l')})"
 
 
-class Distill(Model):
+class Distill(Schedule):
     """Train the compressed model to answer as a teacher does; also the recovery after pruning."""
 
     rules = (
@@ -186,15 +220,9 @@ class Distill(Model):
             message="the weights must sum to 1 (100%), and leave something to a loss that says no weight",
             field="losses",
         ),
-        Rule(
-            cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
-            holds=lambda distill: distill.micro_batch_size is None or distill.micro_batch_size <= distill.batch_size,
-            message="must be at most batchSize: it is the part of a batch that is in memory at once",
-            field="microBatchSize",
-        ),
+        *Schedule.rules,
     )
 
-    epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
     teacher: ModelSource | None = Field(
         default=None,
         description="Whom the model learns from: another model of the same inputs and outputs, such as a larger one. "
@@ -211,23 +239,6 @@ class Distill(Model):
         max_length=len(LOSSES),
         description="The terms of the loss, each at most once; their weights sum to 1.",
         json_schema_extra=list_of("atomic"),
-    )
-    learning_rate: Annotated[Decimal, Within("above 0 and at most 1", above=0, at_most=1)] = Field(
-        default=Decimal("0.001"),
-        description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1.",
-    )
-    batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of one optimizer step.")
-    micro_batch_size: int | None = Field(
-        default=None,
-        ge=1,
-        le=65_536,
-        description="Samples that are in memory at once; the gradients of a batch are summed over its parts. The whole "
-        "batch when unset. Batch normalisation and the relation loss see one part at a time.",
-    )
-    precision: Precision = Field(
-        default=Precision.FLOAT32,
-        description="Float32, or Auto: bfloat16 arithmetic on a GPU that has it, Float32 elsewhere; the step's record "
-        "says which. Weights and losses are Float32 always.",
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="End before the last epoch when the model gets no better; never when unset."

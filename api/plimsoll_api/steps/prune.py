@@ -10,6 +10,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within
+from plimsoll_api.steps.distill import Schedule
 
 
 class PruneCriterion(StrEnum):
@@ -72,6 +73,10 @@ def _ranks_weights(prune: Prune) -> bool:
     return prune.criterion == PruneCriterion.MAGNITUDE or prune.statistic == ActivationStatistic.WANDA
 
 
+class Recovery(Schedule):
+    """Training between two iterations: the model learns to answer as the model given to the job does, by logits."""
+
+
 class Prune(Model):
     """Take away the least important part of the model."""
 
@@ -124,6 +129,20 @@ class Prune(Model):
             message="must be Parameters unless granularity is Structured: zeros save neither operations nor bytes",
             field="of",
         ),
+        Rule(
+            cel="self.iterations == 1 || self.granularity != 'NofM'",
+            holds=lambda prune: prune.iterations == 1 or prune.granularity != Granularity.N_OF_M,
+            message="must be 1 with granularity NofM: a pattern holds at once or not at all",
+            field="iterations",
+        ),
+        Rule(
+            cel="!has(self.recovery) || self.iterations > 1",
+            holds=lambda prune: prune.recovery is None or prune.iterations > 1,
+            message="comes between iterations, so there must be 2 of them at least; after the last one let a distill "
+            "step follow",
+            field="recovery",
+            reason="FieldValueForbidden",
+        ),
     )
 
     criterion: PruneCriterion = Field(
@@ -162,6 +181,18 @@ class Prune(Model):
         default=None,
         description="With granularity NofM: N:M, such as 2:4. Of each M weights that read neighbouring inputs, the N "
         "most important stay.",
+    )
+    iterations: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="In how many turns the amount goes, each of which takes the same share of what is left and ranks "
+        "anew; 1 is at once.",
+    )
+    recovery: Recovery | None = Field(
+        default=None,
+        description="Training after each iteration but the last, by the answers of the model as given to the job; none "
+        "when unset. Needs data.train. What follows the last iteration is a distill step's.",
     )
 
     @property

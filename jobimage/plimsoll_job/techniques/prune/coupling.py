@@ -134,18 +134,36 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tu
 
 
 def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
-    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module."""
-    cuts = tuple(cuts)
+    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module.
+
+    A further cut of a layer counts its channels as those before it left them.
+    """
     module = with_plain_layers(copy.deepcopy(module))
+    for turn in _turns(cuts):
+        _cut_once(module, signature, turn)
+    return module.eval()
+
+
+def _turns(cuts: Iterable[Cut]) -> Iterator[list[Cut]]:
+    """Yield the cuts in their order, of each layer once at a time."""
+    turn: dict[str, Cut] = {}
+    for one in cuts:
+        if one.layer in turn:
+            yield list(turn.values())
+            turn = {}
+        turn[one.layer] = one
+    if turn:
+        yield list(turn.values())
+
+
+def _cut_once(module: nn.Module, signature: Signature, cuts: Sequence[Cut]) -> None:
     roots = {attention.root for attention in find_attentions(module)}
     of_heads = [one for one in cuts if one.layer in roots]
     if others := [one for one in cuts if one.layer not in roots]:
         _cut_channels(module, signature, others)
     for one in of_heads:
-        # Found anew each time: an attention may be cut twice.
         attention = next(found for found in find_attentions(module) if found.root == one.layer)
         cut_heads(module, attention, one.channels)
-    return module.eval()
 
 
 def _cut_channels(module: nn.Module, signature: Signature, cuts: Sequence[Cut]) -> None:

@@ -12,6 +12,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate, measure
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
 from plimsoll_job.techniques.prune.importance import Score
+from plimsoll_job.techniques.prune.iterations import Goal
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, Selection, select_cuts
 from plimsoll_job.techniques.prune.soundness import unsound_groups, why_unsound
 from plimsoll_job.techniques.shape import Bench
@@ -22,7 +23,10 @@ WELL_ESTIMATED = 0.001
 
 @dataclass(frozen=True)
 class Shed:
-    """A module after its cuts; `selection.share` is measured, `left` are the roots of groups that could not go."""
+    """A module after its cuts; `selection.share` is measured, `left` are the roots of groups that could not go.
+
+    Without cuts, where the amount is less than the smallest channel, it is the module as given.
+    """
 
     module: nn.Module
     selection: Selection
@@ -31,41 +35,42 @@ class Shed:
 
 
 def shed(
-    of: AmountOf, amount: float, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
+    of: AmountOf, goal: Goal, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
 ) -> Shed:
     """Return the module without the channels of the lowest scores, the amount met as nearly as whole channels can.
 
-    Groups that turn out not to be prunable are left whole. UserError when the amount cannot be met.
+    Groups that turn out not to be prunable are left whole. UserError when the step's amount cannot be met.
     """
-    done, reason = _shed_once(of, amount, module, ranked, bench)
+    done, reason = _shed_once(of, goal, module, ranked, bench)
     if not reason:
         return done
     unsound = unsound_groups(module, bench.signature, [group for group, _ in ranked])
     sound = [(group, score) for group, score in ranked if group.root not in unsound]
     if unsound and sound:
-        done, reason = _shed_once(of, amount, module, sound, bench)
+        done, reason = _shed_once(of, goal, module, sound, bench)
     if reason:
         raise UserError(f"{bench.spec_field}: {reason}", reason="NotPrunable")
     return replace(done, left=tuple(unsound))
 
 
 def _shed_once(
-    of: AmountOf, amount: float, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
+    of: AmountOf, goal: Goal, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
 ) -> tuple[Shed, str]:
     """Return what the cuts leave, and why it is not sound if it is not."""
-    signature, amount_field = bench.signature, f"{bench.spec_field}.amount"
+    signature = bench.signature
     groups, scores = [group for group, _ in ranked], {group.root: score for group, score in ranked}
     before = measure(module, signature, of)
     estimate = Estimate(module, signature, groups, of)
     for _ in range(2):
-        selection = select_cuts(scores, amount, estimate.share_of, {group.root: group.unit for group in groups})
-        if amount > selection.largest_share + CLOSE_ENOUGH:
+        selection = select_cuts(scores, goal.amount, estimate.share_of, {group.root: group.unit for group in groups})
+        # Of the whole step: what cannot be met is told before the first iteration.
+        if goal.most > selection.largest_share + CLOSE_ENOUGH:
             raise UserError(
-                f"{amount_field}: {amount:.1%} cannot be reached; {selection.largest_share:.1%} of the "
+                f"{bench.spec_field}.amount: {goal.most:.1%} cannot be reached; {selection.largest_share:.1%} of the "
                 f"{WORDS[of]} can go before a layer would be empty"
             )
         if not selection.cuts:
-            raise UserError(f"{amount_field}: {amount:.1%} is less than the smallest channel; nothing would change")
+            return Shed(module, selection, tuple(groups)), ""
         try:
             pruned = cut(module, signature, selection.cuts)
         except (RuntimeError, AttributeError, IndexError, ValueError) as error:

@@ -62,13 +62,32 @@ def notes_on_data(refitted: Sequence[Refitted]) -> tuple[str, ...]:
     )
 
 
-def notes_on_cuts(amount: float, share: float, module: nn.Module, left: Sequence[str]) -> tuple[str, ...]:
-    """Return sentences on what was not met, and what was left whole."""
+def notes_on_amount(amount: float, share: float) -> tuple[str, ...]:
+    """Return a sentence on an amount that was not met."""
+    if abs(share - amount) <= CLOSE_ENOUGH:
+        return ()
+    return (f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.",)
+
+
+def notes_on_cuts(module: nn.Module, left: Sequence[str]) -> tuple[str, ...]:
+    """Return sentences on what was left whole."""
     notes = []
-    if abs(share - amount) > CLOSE_ENOUGH:
-        notes.append(f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.")
     if grouped := [name for name, layer in module.named_modules() if is_grouped(layer)]:
         notes.append(f"What grouped convolutions read and write was left whole: {', '.join(grouped)}.")
     if left:
         notes.append(f"Left whole, since the model does not answer rightly without single channels: {', '.join(left)}.")
     return tuple(notes)
+
+
+def told_of_turns(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a step of one iteration tells; of several, each by itself, and what they came to."""
+    if len(records) == 1:
+        return {name: value for name, value in records[0].items() if name not in {"amount", "share"}}
+    counts: dict[str, list[int]] = {}
+    for record in records:
+        for layer, (before, after) in record.get("channels", {}).items():
+            counts.setdefault(layer, [before, after])[1] = after
+    told: dict[str, Any] = {}
+    for record in records:
+        told |= {name: record[name] for name in ("zeros", "maskDigest") if name in record}
+    return {**({"channels": counts} if counts else {}), **told, "iterations": list(records)}

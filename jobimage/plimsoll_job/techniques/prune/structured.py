@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -16,14 +17,17 @@ from plimsoll_job.techniques.prune.compensation import compensate
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, find_groups
 from plimsoll_job.techniques.prune.cutting import shed
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
+from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.plain import with_plain_layers
 from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
     gone_by_layer,
     heads_by_layer,
+    notes_on_amount,
     notes_on_cuts,
     notes_on_data,
+    told_of_turns,
 )
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
@@ -32,15 +36,33 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate without its least important channels, the amount met as nearly as whole channels can."""
     assert settings.amount is not None  # noqa: S101 — required by the granularity
-    module, amount = with_plain_layers(candidate.module), settings.amount.value
+    course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
+    if course.candidate.changes == candidate.changes:
+        raise UserError(
+            f"{bench.spec_field}.amount: {settings.amount.value:.1%} is less than the smallest channel; nothing would "
+            "change"
+        )
+    bench.reporter.report("prune", 1, f"{course.taken:.1%} of the {WORDS[settings.of]} are gone")
+    return Applied(
+        candidate=course.candidate,
+        details={"share": round(course.taken, 6), "of": settings.of.value, **told_of_turns(course.records)},
+        notes=(*notes_on_amount(settings.amount.value, course.taken), *course.notes),
+    )
+
+
+def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
+    """Take the goal's amount of the candidate's channels, ranked as they are now."""
+    module = with_plain_layers(candidate.module)
     groups = find_groups(module, bench.signature)
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
     scores = _score(settings, module, groups, bench)
-    done = shed(settings.of, amount, module, [(group, scores[group.root]) for group in groups], bench)
-    cuts, share = done.selection.cuts, done.selection.share
+    done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
+    cuts = done.selection.cuts
+    if not cuts:
+        return Turn(candidate, goal.taken)
     details: dict[str, Any] = {}
-    notes = notes_on_cuts(amount, share, module, done.left)
+    notes = notes_on_cuts(module, done.left)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
         samples = bench.need_calibration()
@@ -48,12 +70,10 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         details, notes = {"refitted": describe_refits(refitted)}, (*notes, *notes_on_data(refitted))
     if heads := heads_by_layer(done.groups, cuts):
         details["heads"] = heads
-    bench.reporter.report("prune", 1, f"{share:.1%} of the {WORDS[settings.of]} are gone")
-    return Applied(
+    return Turn(
         candidate=replace(candidate, module=done.module, changes=(*candidate.changes, *cuts)),
+        taken=goal.taken_with(done.selection.share),
         details={
-            "share": round(share, 6),
-            "of": settings.of.value,
             "blockWidth": done.selection.block_width,
             "channels": channels_by_layer(done.groups, cuts),
             **gone_by_layer(cuts),

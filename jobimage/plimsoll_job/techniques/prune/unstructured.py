@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from plimsoll_api.spec import Granularity, Prune, PruneCriterion, Scope
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, count_parameters
 from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
+from plimsoll_job.techniques.prune.record import told_of_turns
 from plimsoll_job.techniques.prune.sparsity import keep_pattern, keep_share
 from plimsoll_job.techniques.prune.statistics import measure_inputs
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
@@ -30,35 +33,46 @@ ByLayer = dict[str, torch.Tensor]
 
 def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate with the least important weights of its convolutions and linear layers set to zero."""
+    course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
+    if course.candidate is candidate:
+        raise UserError(
+            f"{bench.spec_field}: {course.taken:.1%} of the parameters are zero already; nothing would change",
+            reason="NothingChanged",
+        )
+    bench.reporter.report("prune", 1, f"{course.taken:.1%} of the parameters are zero")
+    return Applied(
+        candidate=course.candidate,
+        details={"share": round(course.taken, 6), **told_of_turns(course.records)},
+        notes=(NOTE, *course.notes),
+    )
+
+
+def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
+    """Set to zero what the goal plans, or the pattern says, of the weights, ranked as they are now."""
     module = copy.deepcopy(candidate.module)
     layers = _weighted(module)
     scores = _score(settings, module, layers, bench)
     if settings.granularity is Granularity.N_OF_M:
         masks = _masks_of_pattern(settings, scores, bench)
     else:
-        masks = _masks_of_amount(settings, module, scores, bench)
+        masks = _masks_of_amount(settings, goal, module, scores, bench)
     weights = {name: layers[name].get_parameter("weight") for name in masks}
     zeros_before = {name: int((weight == 0).sum()) for name, weight in weights.items()}
     with torch.no_grad():
         for name, weight in weights.items():
             weight.mul_(masks[name])
     zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
-    total = count_parameters(module)
-    share = sum(zeros.values()) / total
+    taken = sum(zeros.values()) / count_parameters(module)
     if zeros == zeros_before:
-        raise UserError(
-            f"{bench.spec_field}: {share:.1%} of the parameters are zero already; nothing would change",
-            reason="NothingChanged",
-        )
-    bench.reporter.report("prune", 1, f"{share:.1%} of the parameters are zero")
-    return Applied(
+        return Turn(candidate, taken)
+    return Turn(
         candidate=replace(candidate, module=module, sparse=candidate.sparse | {f"{name}.weight" for name in masks}),
+        taken=taken,
         details={
-            "share": round(share, 6),
             "zeros": {name: round(count / weights[name].numel(), 6) for name, count in zeros.items()},
             "maskDigest": _digest(masks),
         },
-        notes=(NOTE, *_left(layers, masks)),
+        notes=_left(layers, masks),
     )
 
 
@@ -95,11 +109,10 @@ def _by_weight(norms: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     return rows.view(*rows.shape, *[1] * (weight.ndim - 2))
 
 
-def _masks_of_amount(settings: Prune, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
-    assert settings.amount is not None  # noqa: S101 — required by the granularity
+def _masks_of_amount(settings: Prune, goal: Goal, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
     total, count = count_parameters(module), sum(score.numel() for score in scores.values())
-    share = settings.amount.value * total / max(count, 1)
-    if share > 1:
+    share = goal.planned * total / max(count, 1)
+    if goal.final * total > count:
         raise UserError(
             f"{bench.spec_field}.amount: {settings.amount} cannot be reached; "
             f"weights of convolutions and linear layers are {count / total:.1%} of the parameters"

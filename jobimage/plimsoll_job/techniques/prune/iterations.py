@@ -1,0 +1,160 @@
+"""An amount taken in several turns, with training between them: what is left learns what it lost, and is ranked anew.
+
+Each iteration takes the same share of what is left, as in Frankle and Carbin 2019 (arXiv 1803.03635) and Renda et al.
+2020 (arXiv 2003.02389), so that all together take the amount.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+from plimsoll_api.spec import Distill, Prune, Recovery
+from plimsoll_job.checkpoints import Checkpoint, Checkpoints
+from plimsoll_job.ranks import Ranks
+from plimsoll_job.techniques import distill
+from plimsoll_job.techniques.prune.coupling import cut
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
+
+#: Share of an iteration's progress that is its ranking and cutting, the rest its recovery.
+CUTTING_SHARE = 0.2
+#: What of a recovery's record is told of each iteration.
+TOLD = ("device", "precision", "samples", "epochs", "loss")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be gone after an iteration, what after the last, and what was gone before: shares of the step's start.
+
+    Without iterations all is to be gone after the one there is.
+    """
+
+    planned: float
+    final: float
+    taken: float = 0.0
+
+    @property
+    def amount(self) -> float:
+        """The share of what the model has now that is to go now."""
+        return self._of_the_rest(self.planned)
+
+    @property
+    def most(self) -> float:
+        """The share of what the model has now that is to go until the last iteration."""
+        return self._of_the_rest(self.final)
+
+    def taken_with(self, share: float) -> float:
+        """Return the share that is gone after a share of what the model has now went."""
+        return 1 - (1 - self.taken) * (1 - share)
+
+    def _of_the_rest(self, share: float) -> float:
+        return max(0.0, 1 - (1 - share) / (1 - self.taken))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one iteration made: the candidate, the same where nothing went, and the share that is gone by now."""
+
+    candidate: Candidate
+    taken: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Course:
+    """Iterations that are finished: the candidate after them, the share that all took, what each tells of itself."""
+
+    candidate: Candidate
+    taken: float = 0.0
+    records: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def planned_share(amount: float, iteration: int, iterations: int) -> float:
+    """Return the share that is to be gone after this iteration, the first being 1."""
+    left: float = (1 - amount) ** (iteration / iterations)
+    return 1 - left
+
+
+def take_turns(
+    settings: Prune, candidate: Candidate, bench: Bench, take: Callable[[Candidate, Goal, Bench], Turn]
+) -> Course:
+    """Return the course of all iterations; one that was stopped goes on from the last iteration, or epoch, it kept."""
+    # A pattern has no amount, and takes all that it takes at once.
+    amount, iterations = settings.amount.value if settings.amount else 0.0, settings.iterations
+    kept = bench.checkpoints and Checkpoints(bench.checkpoints.directory / "iterations")
+    course = _resume(candidate, bench, kept) if kept else Course(candidate)
+    for number in range(len(course.records) + 1, iterations + 1):
+        within = replace(bench, reporter=bench.reporter.part((number - 1) / iterations, number / iterations))
+        recovers = settings.recovery is not None and number < iterations
+        cutting = replace(within, reporter=within.reporter.part(0, CUTTING_SHARE if recovers else 1))
+        goal = Goal(planned_share(amount, number, iterations), amount, course.taken)
+        turn = take(course.candidate, goal, cutting)
+        record = {"amount": round(goal.planned, 6), "share": round(turn.taken, 6), **turn.details}
+        after, notes = turn.candidate, turn.notes
+        if recovers and after is not course.candidate:
+            recovered = _recover(cast(Recovery, settings.recovery), after, within, number)
+            after, notes = recovered.candidate, (*notes, *recovered.notes)
+            record["recovery"] = {name: recovered.details[name] for name in TOLD}
+        notes = tuple(dict.fromkeys((*course.notes, *notes)))
+        course = Course(after, turn.taken, (*course.records, record), notes)
+        if kept and recovers:
+            kept.save(_checkpoint(course, skip=len(candidate.changes)))
+    return course
+
+
+def _recover(settings: Recovery, candidate: Candidate, bench: Bench, number: int) -> Applied:
+    """Return the candidate trained to answer as the model given to the job does; zeros of sparse weights stay zero."""
+    checkpoints = bench.checkpoints and replace(
+        bench.checkpoints, directory=bench.checkpoints.directory / f"recovery-{number:02d}"
+    )
+    # The other processes under torchrun know of distill steps only.
+    alone = replace(
+        bench,
+        seed=bench.seed * 100 + number,
+        spec_field=f"{bench.spec_field}.recovery",
+        reporter=bench.reporter.part(CUTTING_SHARE, 1),
+        checkpoints=checkpoints,
+        ranks=Ranks(),
+    )
+    return distill.apply(Distill.model_validate(dict(settings)), candidate, alone)
+
+
+def _checkpoint(course: Course, skip: int) -> Checkpoint:
+    """Return the course without the changes that were there before the step."""
+    facts = {
+        "cuts": [asdict(cast(Cut, one)) for one in course.candidate.changes[skip:]],
+        "sparse": sorted(course.candidate.sparse),
+        "taken": course.taken,
+        "records": list(course.records),
+        "notes": list(course.notes),
+    }
+    return Checkpoint(len(course.records), course.candidate.module.state_dict(), facts)
+
+
+def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course:
+    """Return the course up to the newest iteration that was kept; at its beginning where there is none."""
+    newest = kept.newest()
+    if newest is None:
+        return Course(candidate)
+    cuts = _cuts(newest.facts["cuts"])
+    module = cut(candidate.module, bench.signature, cuts) if cuts else copy.deepcopy(candidate.module)
+    module.load_state_dict(newest.tensors)
+    return Course(
+        replace(
+            candidate,
+            module=module,
+            changes=(*candidate.changes, *cuts),
+            sparse=frozenset(newest.facts["sparse"]),
+        ),
+        newest.facts["taken"],
+        tuple(newest.facts["records"]),
+        tuple(newest.facts["notes"]),
+    )
+
+
+def _cuts(facts: Sequence[Mapping[str, Any]]) -> tuple[Cut, ...]:
+    return tuple(Cut(one["layer"], tuple(one["channels"])) for one in facts)
