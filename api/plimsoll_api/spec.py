@@ -20,9 +20,9 @@ from plimsoll_api.sources import (
     Task,
 )
 from plimsoll_api.steps import (
-    CALIBRATED,
     CEL_NEEDS_CALIBRATION,
     ActivationStatistic,
+    Allocation,
     AmountOf,
     AutoChoice,
     Distill,
@@ -48,6 +48,7 @@ from plimsoll_api.values import ColumnName, Digest, Name, Uri, list_of
 
 __all__ = [
     "ActivationStatistic",
+    "Allocation",
     "AmountOf",
     "Architecture",
     "AutoChoice",
@@ -106,7 +107,7 @@ def _has_step(spec: CompressionJobSpec, technique: str) -> bool:
 def _needs_calibration(step: Step) -> bool:
     return (
         (step.quantize is not None and step.quantize.needs_calibration)
-        or (step.prune is not None and step.prune.criterion in CALIBRATED)
+        or (step.prune is not None and step.prune.needs_calibration)
         or (step.factorize is not None and step.factorize.method == FactorizeMethod.ACTIVATION_SVD)
     )
 
@@ -184,11 +185,12 @@ class CompressionJobSpec(Model):
         ),
         Rule(
             cel=f"!self.steps.exists(s, ({CEL_NEEDS_CALIBRATION}) || "
-            "(has(s.prune) && s.prune.criterion != 'Magnitude') || "
+            "(has(s.prune) && (s.prune.criterion != 'Magnitude' || s.prune.allocation == 'Sensitivity')) || "
             "(has(s.factorize) && s.factorize.method == 'ActivationSvd')) || has(self.data.calibration)",
             holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
-            message="is required by prune with criterion Activation or Redundancy, by factorize with method "
-            "ActivationSvd and by quantize with scheme Int8Static or Auto, or with exclude.maxError",
+            message="is required by prune with criterion Activation or Redundancy or with allocation Sensitivity, by "
+            "factorize with method ActivationSvd and by quantize with scheme Int8Static or Auto, or with "
+            "exclude.maxError",
             field="data.calibration",
             reason="FieldValueRequired",
         ),

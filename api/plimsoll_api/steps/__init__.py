@@ -9,8 +9,8 @@ from plimsoll_api.rules import exactly_one_of
 from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LayerPair, LogitsLoss, Precision
 from plimsoll_api.steps.factorize import Factorize, FactorizeMethod
 from plimsoll_api.steps.prune import (
-    CALIBRATED,
     ActivationStatistic,
+    Allocation,
     AmountOf,
     Granularity,
     Prune,
@@ -21,9 +21,9 @@ from plimsoll_api.steps.prune import (
 from plimsoll_api.steps.quantize import CEL_NEEDS_CALIBRATION, AutoChoice, Exclusion, Quantize, QuantizeScheme
 
 __all__ = [
-    "CALIBRATED",
     "CEL_NEEDS_CALIBRATION",
     "ActivationStatistic",
+    "Allocation",
     "AmountOf",
     "AutoChoice",
     "Distill",

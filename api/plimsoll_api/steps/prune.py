@@ -49,6 +49,13 @@ class Scope(StrEnum):
     OUTPUT = "Output"
 
 
+class Allocation(StrEnum):
+    """What decides how much each layer gives."""
+
+    SCORES = "Scores"
+    SENSITIVITY = "Sensitivity"
+
+
 class AmountOf(StrEnum):
     """What an amount is a share of."""
 
@@ -130,6 +137,24 @@ class Prune(Model):
             field="of",
         ),
         Rule(
+            cel="self.allocation == 'Scores' || self.criterion != 'Redundancy'",
+            holds=lambda prune: prune.allocation == Allocation.SCORES or prune.criterion != PruneCriterion.REDUNDANCY,
+            message="must be Scores with criterion Redundancy: its scores are what each layer costs already",
+            field="allocation",
+        ),
+        Rule(
+            cel="self.allocation == 'Scores' || self.granularity != 'NofM'",
+            holds=lambda prune: prune.allocation == Allocation.SCORES or prune.granularity != Granularity.N_OF_M,
+            message="must be Scores with granularity NofM: by a pattern all layers give the same share",
+            field="allocation",
+        ),
+        Rule(
+            cel="self.allocation == 'Scores' || !has(self.scope) || self.scope != 'Global'",
+            holds=lambda prune: prune.allocation == Allocation.SCORES or prune.scope != Scope.GLOBAL,
+            message="must be Layer or Output with allocation Sensitivity, which decides how much each layer gives",
+            field="scope",
+        ),
+        Rule(
             cel="self.iterations == 1 || self.granularity != 'NofM'",
             holds=lambda prune: prune.iterations == 1 or prune.granularity != Granularity.N_OF_M,
             message="must be 1 with granularity NofM: a pattern holds at once or not at all",
@@ -182,6 +207,13 @@ class Prune(Model):
         description="With granularity NofM: N:M, such as 2:4. Of each M weights that read neighbouring inputs, the N "
         "most important stay.",
     )
+    allocation: Allocation = Field(
+        default=Allocation.SCORES,
+        description="What decides how much each layer gives. Scores: the criterion's, ranked as the scope says. "
+        "Sensitivity: a scan, in which each layer alone lacks a few shares of its channels or weights; the error "
+        "of the answers on data.calibration, which it needs, distributes the amount so that all layers cost the same "
+        "for what they save. Not for criterion Redundancy.",
+    )
     iterations: int = Field(
         default=1,
         ge=1,
@@ -194,6 +226,11 @@ class Prune(Model):
         description="Training after each iteration but the last, by the answers of the model as given to the job; none "
         "when unset. Needs data.train. What follows the last iteration is a distill step's.",
     )
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether data.calibration is needed."""
+        return self.criterion in CALIBRATED or self.allocation == Allocation.SENSITIVITY
 
     @property
     def kept_of(self) -> tuple[int, int]:

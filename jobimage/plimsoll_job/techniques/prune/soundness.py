@@ -5,7 +5,6 @@ The dependency graph is inferred from a trace. What it gets wrong may run all th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +12,8 @@ from torch import nn
 
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import Signature
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut, positions_of
+from plimsoll_job.techniques.prune.allocation import unread
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
 from plimsoll_job.techniques.shape import Cut
 
 #: Largest difference of answers, as a share of the largest answer.
@@ -37,15 +37,16 @@ def why_unsound(
             expected, given = module(*example).shape, pruned(*example)
             if given.shape != expected:
                 return f"the answers change from {list(expected)} to {list(given.shape)}"
-            unread = _without_readers(module, groups, exact)(*example)
+            with unread(module, groups, exact):
+                wanted = module(*example)
             if len(exact) < len(cuts):
-                given = cut(module, signature, exact)(*example) if exact else unread
+                given = cut(module, signature, exact)(*example) if exact else wanted
     # A module that reads the weight of a layer instead of calling it finds no such attribute; torch-pruning's own
     # functions fail in other ways still.
     except (RuntimeError, AttributeError, IndexError, ValueError) as error:
         return f"the pruned model does not run: {error}"
-    difference = float((given - unread).abs().max())
-    if not difference <= TOLERANCE * max(float(unread.abs().max()), 1e-6):
+    difference = float((given - wanted).abs().max())
+    if not difference <= TOLERANCE * max(float(wanted.abs().max()), 1e-6):
         return f"the answers differ by {difference:.3g} from those that they should leave"
     return ""
 
@@ -63,14 +64,3 @@ def unsound_groups(module: nn.Module, signature: Signature, groups: Sequence[Cha
         if why_unsound(module, signature, groups, [one], pruned):
             found.append(group.root)
     return found
-
-
-def _without_readers(module: nn.Module, groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> nn.Module:
-    """Return a copy whose layers read nothing of the channels."""
-    module = copy.deepcopy(module)
-    read = {(member.name, 1) for group in groups for member in group.consumers}
-    with torch.no_grad():
-        for (name, axis), positions in positions_of(groups, cuts).items():
-            if (name, axis) in read and positions:
-                module.get_submodule(name).get_parameter("weight")[:, sorted(positions)] = 0
-    return module

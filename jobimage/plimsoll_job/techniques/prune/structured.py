@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from plimsoll_api.spec import ActivationStatistic, Prune, PruneCriterion
+from plimsoll_api.spec import ActivationStatistic, Allocation, Prune, PruneCriterion
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.observe import batches_of
-from plimsoll_job.techniques.prune.amount import WORDS
+from plimsoll_job.techniques.prune.allocation import scan_channels, scores_of
+from plimsoll_job.techniques.prune.amount import WORDS, Estimate
 from plimsoll_job.techniques.prune.compensation import compensate
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, find_groups
 from plimsoll_job.techniques.prune.cutting import shed
@@ -57,17 +58,21 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
     scores = _score(settings, module, groups, bench)
+    details: dict[str, Any] = {}
+    if settings.allocation is Allocation.SENSITIVITY:
+        scan = scan_channels(module, groups, scores, bench.need_calibration())
+        scores = scores_of(scan, groups, scores, Estimate(module, bench.signature, groups, settings.of))
+        details["sensitivity"] = scan.to_wire()
     done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
     cuts = done.selection.cuts
     if not cuts:
         return Turn(candidate, goal.taken)
-    details: dict[str, Any] = {}
     notes = notes_on_cuts(module, done.left)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
         samples = bench.need_calibration()
         refitted = compensate(module, done.module, done.groups, cuts, lambda: batches_of(samples))
-        details, notes = {"refitted": describe_refits(refitted)}, (*notes, *notes_on_data(refitted))
+        details["refitted"], notes = describe_refits(refitted), (*notes, *notes_on_data(refitted))
     if heads := heads_by_layer(done.groups, cuts):
         details["heads"] = heads
     return Turn(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from plimsoll_api.spec import Granularity, Prune, PruneCriterion, Scope
+from plimsoll_api.spec import Allocation, Granularity, Prune, PruneCriterion, Scope
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, count_parameters
+from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.observe import batches_of
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.record import told_of_turns
+from plimsoll_job.techniques.prune.sensitivity import Scan, scan
 from plimsoll_job.techniques.prune.sparsity import keep_pattern, keep_share
 from plimsoll_job.techniques.prune.statistics import measure_inputs
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
@@ -52,10 +56,16 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     module = copy.deepcopy(candidate.module)
     layers = _weighted(module)
     scores = _score(settings, module, layers, bench)
+    details: dict[str, Any] = {}
     if settings.granularity is Granularity.N_OF_M:
         masks = _masks_of_pattern(settings, scores, bench)
     else:
-        masks = _masks_of_amount(settings, goal, module, scores, bench)
+        scope = settings.scope or _default_scope(settings)
+        if settings.allocation is Allocation.SENSITIVITY:
+            found = _scan_weights(module, layers, scores, scope, bench.need_calibration())
+            scores, scope = {name: _cost(found, name, score, scope) for name, score in scores.items()}, Scope.GLOBAL
+            details["sensitivity"] = found.to_wire()
+        masks = _masks_of_amount(goal, scope, module, scores, bench)
     weights = {name: layers[name].get_parameter("weight") for name in masks}
     zeros_before = {name: int((weight == 0).sum()) for name, weight in weights.items()}
     with torch.no_grad():
@@ -71,6 +81,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         details={
             "zeros": {name: round(count / weights[name].numel(), 6) for name, count in zeros.items()},
             "maskDigest": _digest(masks),
+            **details,
         },
         notes=_left(layers, masks),
     )
@@ -109,24 +120,61 @@ def _by_weight(norms: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     return rows.view(*rows.shape, *[1] * (weight.ndim - 2))
 
 
-def _masks_of_amount(settings: Prune, goal: Goal, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
+def _default_scope(settings: Prune) -> Scope:
+    if settings.criterion is not PruneCriterion.MAGNITUDE:
+        return Scope.OUTPUT
+    return Scope.GLOBAL if settings.allocation is Allocation.SCORES else Scope.LAYER
+
+
+def _in_scope(score: torch.Tensor, scope: Scope) -> torch.Tensor:
+    """Return the layer's scores as rows, each of which gives the same share."""
+    return score.reshape(len(score) if scope is Scope.OUTPUT else 1, -1)
+
+
+def _scan_weights(
+    module: nn.Module, layers: Mapping[str, nn.Module], scores: ByLayer, scope: Scope, samples: Samples
+) -> Scan:
+    """Return what each layer costs when its weights of the lowest scores are zero."""
+
+    @contextmanager
+    def silence(names: Sequence[str], share: float) -> Iterator[None]:
+        weights = {name: layers[name].get_parameter("weight") for name in names}
+        kept = {name: weight.detach().clone() for name, weight in weights.items()}
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.mul_(keep_share(_in_scope(scores[name], scope), share).view_as(weight))
+            try:
+                yield
+            finally:
+                for name, weight in weights.items():
+                    weight.copy_(kept[name])
+
+    return scan(module, list(scores), silence, samples)
+
+
+def _cost(found: Scan, name: str, score: torch.Tensor, scope: Scope) -> torch.Tensor:
+    """Return what each weight of the layer costs by the scan; inside a row they stay in the order of the scores."""
+    rows = _in_scope(score, scope)
+    order = torch.argsort(rows, dim=1, stable=True)
+    places = (torch.arange(rows.shape[1], dtype=torch.float64) + 0.5) / rows.shape[1]
+    # Where the scan sees no difference all rows give alike.
+    of_place = torch.from_numpy(found.marginal_cost(name, places.numpy())) / score.numel() + 1e-15 * places
+    return torch.empty(rows.shape, dtype=torch.float64).scatter_(1, order, of_place.expand_as(order)).view_as(score)
+
+
+def _masks_of_amount(goal: Goal, scope: Scope, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
     total, count = count_parameters(module), sum(score.numel() for score in scores.values())
     share = goal.planned * total / max(count, 1)
     if goal.final * total > count:
         raise UserError(
-            f"{bench.spec_field}.amount: {settings.amount} cannot be reached; "
+            f"{bench.spec_field}.amount: {goal.final:.1%} cannot be reached; "
             f"weights of convolutions and linear layers are {count / total:.1%} of the parameters"
         )
-    default = Scope.GLOBAL if settings.criterion is PruneCriterion.MAGNITUDE else Scope.OUTPUT
-    scope = settings.scope or default
     if scope is Scope.GLOBAL:
         keep = keep_share(torch.cat([score.flatten() for score in scores.values()])[None], share)[0]
         parts = torch.split(keep, [score.numel() for score in scores.values()])
         return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
-    return {
-        name: keep_share(score.reshape(len(score) if scope is Scope.OUTPUT else 1, -1), share).view_as(score)
-        for name, score in scores.items()
-    }
+    return {name: keep_share(_in_scope(score, scope), share).view_as(score) for name, score in scores.items()}
 
 
 def _masks_of_pattern(settings: Prune, scores: ByLayer, bench: Bench) -> ByLayer:
