@@ -76,14 +76,6 @@ JOB_RULES = (
         reason="FieldValueRequired",
     ),
     Rule(
-        cel="self.task != 'TokenClassification' || !self.steps.exists(s, has(s.distill) || (has(s.prune) && "
-        "has(s.prune.recovery)))",
-        holds=lambda spec: spec.task != Task.TOKEN_CLASSIFICATION or not any(step.trains for step in spec.steps),
-        message="distill does not go with the task TokenClassification, nor does prune with recovery: their losses are "
-        "of whole samples",
-        field="steps",
-    ),
-    Rule(
         cel="self.task != 'Embedding' || !self.steps.exists(s, has(s.distill) && "
         "s.distill.losses.exists(l, has(l.labels)))",
         holds=lambda spec: (

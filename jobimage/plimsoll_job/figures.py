@@ -27,6 +27,18 @@ class ModuleFigures:
     macs: int
 
 
+def has_weight(layer: nn.Module) -> bool:
+    """Tell whether the layer is a convolution or a linear layer."""
+    return isinstance(layer, WEIGHTED) or is_transposed(layer)
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Tell whether the layer is the Conv1D of transformers' GPT-2: a linear layer whose weight is [in, out]."""
+    kind = type(layer)
+    # By name: transformers takes seconds to import, and most models are not of it.
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+
+
 def count(module: nn.Module, signature: Signature) -> ModuleFigures:
     """Return the counts; multiply-accumulates are those of convolutions and linear layers."""
     if isinstance(module, GraphModule):
@@ -70,9 +82,10 @@ def macs_by_layer(module: nn.Module, signature: Signature) -> dict[str, int]:
     def add(name: str, layer: nn.Module, _: object, output: torch.Tensor) -> None:
         weight = layer.get_parameter("weight")
         outputs = output.numel() // BATCH
-        macs[name] = macs.get(name, 0) + outputs * (weight.numel() // weight.shape[0])
+        width = weight.shape[1] if is_transposed(layer) else weight.shape[0]
+        macs[name] = macs.get(name, 0) + outputs * (weight.numel() // width)
 
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)]
+    layers = [(name, layer) for name, layer in module.named_modules() if has_weight(layer)]
     hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers]
     try:
         with torch.no_grad():

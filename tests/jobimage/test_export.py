@@ -69,3 +69,10 @@ def test_what_torch_cannot_export_is_refused() -> None:
 
     with pytest.raises(UserError, match="cannot be exported to ONNX"):
         export_onnx(Untraceable(), single((4,)))
+
+
+@pytest.mark.parametrize("given", [1, 2, 5, 7, 8])
+@pytest.mark.parametrize("wanted", [1, 3, 4, 7])
+def test_pooling_to_more_or_other_positions_than_there_are(given: int, wanted: int) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d((wanted, 2)), nn.Flatten())
+    export_onnx(module, single((1, given, 4)))

@@ -16,6 +16,7 @@ from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import slim
+from plimsoll_job.export.pooling import any_pooling
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.inputs import Signature
@@ -61,7 +62,7 @@ def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
         return module.described(example_of(signature), any_length=signature[0].any_length)
     buffer = io.BytesIO()
     try:
-        with _quiet():
+        with _quiet(), any_pooling(OPSET):
             torch.onnx.export(
                 module,
                 example_of(signature),
@@ -71,7 +72,7 @@ def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
                 input_names=[one.name for one in signature],
                 output_names=[OUTPUT_NAME],
                 dynamic_axes={
-                    OUTPUT_NAME: {0: "batch"},
+                    OUTPUT_NAME: output_axes(module, signature),
                     **{one.name: {0: "batch", **({1: "length"} if one.any_length else {})} for one in signature},
                 },
                 opset_version=OPSET,
@@ -81,6 +82,15 @@ def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
             f"spec.model.architecture: the model cannot be exported to ONNX: {error}", reason="NotExportable"
         ) from error
     return onnx.load_from_string(buffer.getvalue())
+
+
+def output_axes(module: nn.Module, signature: Signature) -> dict[int, str]:
+    """Return the axes of the output that are free: the batch, and the tokens where each has an answer."""
+    if not any(one.any_length for one in signature):
+        return {0: "batch"}
+    with torch.no_grad():
+        answers = module(*example_of(signature))
+    return {0: "batch", **({1: "length"} if answers.ndim > 2 else {})}
 
 
 def check_export(module: nn.Module, graph: bytes, signature: Signature) -> None:

@@ -15,10 +15,7 @@ from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.data import Samples, check_inputs
 from plimsoll_job.load.inputs import Input, Signature, single
-from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
-
-#: Inputs whose samples may be of any length.
-TOKENS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
 
 #: The shape of what a model of each task answers with; a test compares it with the tasks of the API.
 OUTPUTS: Mapping[Task, tuple[str, ...]] = {

@@ -13,6 +13,8 @@ from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_job.errors import UserError
 
 INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS = "input_ids", "attention_mask", "token_type_ids"
+#: All that a tokenizer gives of texts, in the order in which models take it.
+TOKENS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 #: How tokenizers that say nothing of padding call the token for it.
 PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import nn
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.wrapped import ImageLogits, Pooling, TextEmbedding, TextLogits
 from plimsoll_job.load.directory import MODULES_FILE, Directory
+from plimsoll_job.load.text import TOKEN_TYPE_IDS
 from plimsoll_job.load.weights import WEIGHTS_FIELD
 
 transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -40,6 +42,7 @@ class Head:
 HEADS: Mapping[str, Head] = {
     "ImageClassification": Head(transformers.AutoModelForImageClassification, "ForImageClassification"),
     "TextClassification": Head(transformers.AutoModelForSequenceClassification, "ForSequenceClassification"),
+    "TokenClassification": Head(transformers.AutoModelForTokenClassification, "ForTokenClassification"),
     "Regression": Head(transformers.AutoModelForSequenceClassification, "ForSequenceClassification"),
     "Embedding": Head(transformers.AutoModel, ""),
 }
@@ -63,13 +66,14 @@ def build_huggingface(directory: Directory, task: str) -> nn.Module:
     vocabulary = getattr(config, "vocab_size", None)
     if vocabulary is None:
         raise UserError(f"{FIELD}: {config.model_type} takes no text, and {task} is of text")
+    typed = getattr(config, "type_vocab_size", 1) > 1 and TOKEN_TYPE_IDS in inspect.signature(model.forward).parameters
     if task != "Embedding":
-        return TextLogits(model, vocabulary).eval()
+        return TextLogits(model, vocabulary, typed=typed).eval()
     pooling, normalize = pooling_of(directory)
     if hasattr(model, "pooler"):
         # The vectors are pooled from the tokens: what the model's own pooler makes is read by nobody.
         model.pooler = None
-    return TextEmbedding(model, vocabulary, pooling, normalize=normalize).eval()
+    return TextEmbedding(model, vocabulary, pooling, typed=typed, normalize=normalize).eval()
 
 
 def describe_huggingface(directory: Directory) -> str:

@@ -9,7 +9,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import NUMPY_NAMES, name_nodes, opset, signature
 from plimsoll_job.load.architectures.graph import FIELD, GraphModule
 from plimsoll_job.load.onnx_file import tensors_of
-from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
 from plimsoll_job.sessions import open_session
 
 #: The least operator set in which ONNX Runtime quantizes by channel.
@@ -19,7 +19,6 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized")
 QUANTIZED_PARTS = ("QLinear", "Integer", "QGemm", "QAttention", "Quantize")
-TEXT_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 NAMES_SHOWN = 5
 
 
@@ -98,7 +97,7 @@ INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 def _check_signature(model: onnx.ModelProto) -> None:
     inputs, outputs = signature(model)
     kinds = {one.name: one.dtype for one in inputs}
-    text = INPUT_IDS in kinds and all(name in TEXT_INPUTS and kind == "int64" for name, kind in kinds.items())
+    text = INPUT_IDS in kinds and all(name in TOKENS and kind == "int64" for name, kind in kinds.items())
     if not text and list(kinds.values()) != ["float32"]:
         told = ", ".join(f"{name} of {kind}" for name, kind in kinds.items()) or "none"
         raise UserError(

@@ -5,11 +5,15 @@ The model is the attribute `model`: without that prefix the names of the weights
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKENS
 
 PREFIX = "model."
 
@@ -34,36 +38,46 @@ class ImageLogits(nn.Module):
         return logits
 
 
-class TextLogits(nn.Module):
-    """Logits [batch, classes] of tokens and their mask [batch, length]; `vocabulary` tokens are known."""
+class TextModel(nn.Module):
+    """A model of tokens and their mask [batch, length]; `vocabulary` tokens are known.
 
-    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+    `input_names` holds token_type_ids where the model tells the texts of a pair apart by them.
+    """
+
+    def __init__(self, model: nn.Module, vocabulary: int, *, typed: bool) -> None:
         super().__init__()
         self.model = model
         self.vocabulary = vocabulary
+        self.input_names = TOKENS if typed else (INPUT_IDS, ATTENTION_MASK)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def ask(self, tokens: Sequence[torch.Tensor]) -> Any:
+        """Return what transformers' model answers; without types all tokens are of the first text."""
+        return self.model(**dict(zip(TOKENS, tokens, strict=False)))
+
+
+class TextLogits(TextModel):
+    """Logits [batch, classes] of texts, or [batch, length, classes] of their tokens."""
+
+    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        logits: torch.Tensor = self.ask(tokens).logits
         return logits
 
 
-class TextEmbedding(nn.Module):
-    """Vectors [batch, width] of tokens and their mask [batch, length]; `vocabulary` tokens are known."""
+class TextEmbedding(TextModel):
+    """Vectors [batch, width] of texts."""
 
-    def __init__(self, model: nn.Module, vocabulary: int, pooling: Pooling, *, normalize: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.vocabulary = vocabulary
+    def __init__(self, model: nn.Module, vocabulary: int, pooling: Pooling, *, typed: bool, normalize: bool) -> None:
+        super().__init__(model, vocabulary, typed=typed)
         self.pooling = pooling
         self.normalize = normalize
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Return the vectors, of length 1 when they are normalised."""
-        tokens = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        hidden = self.ask(tokens).last_hidden_state
         if self.pooling is Pooling.FIRST:
-            pooled = tokens[:, 0]
+            pooled = hidden[:, 0]
         else:
-            weight = attention_mask.unsqueeze(-1).to(tokens.dtype)
-            pooled = (tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
+            weight = tokens[1].unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
         return functional.normalize(pooled, dim=1) if self.normalize else pooled

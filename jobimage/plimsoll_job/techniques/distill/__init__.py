@@ -19,6 +19,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, example_of
 from plimsoll_job.load.data import Samples, check_classes
 from plimsoll_job.load.roles import build_student
+from plimsoll_job.load.text import ATTENTION_MASK
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
 from plimsoll_job.techniques.distill.pairs import Couple
 from plimsoll_job.techniques.distill.teacher import Teacher
@@ -48,7 +49,9 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     torch.manual_seed(bench.seed)
     kind = OutputKind.of_task(bench.task)
     terms = terms_of(settings, Couple(teacher_module, student, bench.signature), kind, bench.spec_field)
-    learner = Learner(student, terms, arithmetic_of(settings.precision, device))
+    names = [one.name for one in bench.signature]
+    mask_at = names.index(ATTENTION_MASK) if ATTENTION_MASK in names else None
+    learner = Learner(student, terms, arithmetic_of(settings.precision, device), mask_at)
     labels = _labels(samples, candidate, kind, bench) if "labels" in terms else None
 
     def on_epoch(epoch: int, loss: float) -> None:
@@ -97,8 +100,8 @@ def _labels(samples: Samples, candidate: Candidate, kind: OutputKind, bench: Ben
         raise UserError(f"spec.data.train.labels: {bench.spec_field} needs labels")
     with torch.no_grad():
         outputs = candidate.module(*example_of(bench.signature)).shape[1:]
-    if kind is OutputKind.CLASSES:
-        check_classes(samples.labels, outputs[0], "spec.data.train.labels")
+    if kind in (OutputKind.CLASSES, OutputKind.TOKENS):
+        check_classes(samples.labels, outputs[-1], "spec.data.train.labels")
     elif math.prod(samples.labels.shape[1:]) != outputs.numel():
         raise UserError(
             f"spec.data.train.labels: a sample has {math.prod(samples.labels.shape[1:])} numbers, "

@@ -17,10 +17,11 @@ from plimsoll_job.load.inputs import Signature
 
 @dataclass(frozen=True)
 class Answers:
-    """The output for a batch, and the answers of the named layers."""
+    """The output for a batch, the answers of the named layers, and which tokens count where the batch holds some."""
 
     output: torch.Tensor
     hidden: Mapping[str, torch.Tensor]
+    mask: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,15 @@ from plimsoll_job.techniques.observe import Batch
 class Learner(nn.Module):
     """Answers a batch with the value of each term, [terms], in Float32."""
 
-    def __init__(self, student: nn.Module, terms: Mapping[str, Term], arithmetic: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        terms: Mapping[str, Term],
+        arithmetic: torch.dtype = torch.float32,
+        mask_at: int | None = None,
+    ) -> None:
         super().__init__()
+        self._mask_at = mask_at
         self.student = student
         self.terms = nn.ModuleDict(terms)
         self._arithmetic = arithmetic
@@ -33,7 +40,7 @@ class Learner(nn.Module):
         with listening(self.student, self._layers) as heard:
             with torch.autocast(inputs[0].device.type, self._arithmetic, enabled=self.mixed):
                 output = self.student(*inputs)
-            answers = Answers(output, heard)
+            answers = Answers(output, heard, None if self._mask_at is None else inputs[self._mask_at])
             return torch.stack([term(answers, knowledge.get(kind, ()), labels) for kind, term in self.terms.items()])
 
 

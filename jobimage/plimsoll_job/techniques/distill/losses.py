@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from plimsoll_job.load.labels import IGNORED
+
 #: Angles are those of all triples of samples: their number grows with the cube of the samples.
 RELATION_GROUP = 64
 #: The weight of angles where that of distances is 1 (Park et al. 2019, arXiv 1904.05068, section 4).
@@ -23,6 +25,35 @@ def softened_divergence(logits: torch.Tensor, wanted: torch.Tensor, temperature:
         reduction="batchmean",
     )
     return temperature**2 * divergence
+
+
+def softened_divergence_of_tokens(
+    logits: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return the same for logits [batch, length, classes], of the tokens [batch, length] that the mask leaves.
+
+    The mean over the tokens of a sample, then over samples: parts of a batch then weigh as in the whole.
+    """
+    divergences = functional.kl_div(
+        functional.log_softmax(logits / temperature, dim=2),
+        functional.log_softmax(wanted / temperature, dim=2),
+        log_target=True,
+        reduction="none",
+    ).sum(dim=2)
+    return temperature**2 * _mean_of_tokens(divergences, mask.to(logits.dtype))
+
+
+def cross_entropy_of_tokens(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return cross-entropy of logits [batch, length, classes] with labels [batch, length], but where these pass over.
+
+    The mean over the tokens of a sample that count, then over samples.
+    """
+    entropies = functional.cross_entropy(logits.movedim(2, 1), labels, ignore_index=IGNORED, reduction="none")
+    return _mean_of_tokens(entropies, (labels != IGNORED).to(logits.dtype))
+
+
+def _mean_of_tokens(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return ((values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).mean()
 
 
 def attention_map(features: torch.Tensor) -> torch.Tensor:

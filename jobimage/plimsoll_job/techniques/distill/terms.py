@@ -15,8 +15,10 @@ from plimsoll_job.techniques.distill.answers import Answers
 from plimsoll_job.techniques.distill.losses import (
     attention_distance,
     attention_map,
+    cross_entropy_of_tokens,
     relation_distance,
     softened_divergence,
+    softened_divergence_of_tokens,
 )
 from plimsoll_job.techniques.distill.pairs import Couple, Pair, pairs_of
 
@@ -28,13 +30,19 @@ class OutputKind(Enum):
     """What the outputs of a model are, which decides how two of them are compared."""
 
     CLASSES = "classes"
+    TOKENS = "classes of tokens"
     NUMBERS = "numbers"
     EMBEDDING = "embedding"
 
     @classmethod
     def of_task(cls, task: Task) -> OutputKind:
         """Return what the outputs of a model of this task are."""
-        return {Task.REGRESSION: cls.NUMBERS, Task.EMBEDDING: cls.EMBEDDING}.get(task, cls.CLASSES)
+        kinds = {
+            Task.REGRESSION: cls.NUMBERS,
+            Task.EMBEDDING: cls.EMBEDDING,
+            Task.TOKEN_CLASSIFICATION: cls.TOKENS,
+        }
+        return kinds.get(task, cls.CLASSES)
 
 
 class Term(nn.Module):
@@ -81,6 +89,9 @@ class LogitsTerm(Term):
             return functional.mse_loss(given, wanted)
         if self.kind is OutputKind.EMBEDDING:
             return 1 - functional.cosine_similarity(given, wanted, dim=1).mean()
+        if self.kind is OutputKind.TOKENS:
+            which = torch.ones(given.shape[:2], device=given.device) if student.mask is None else student.mask
+            return softened_divergence_of_tokens(given, wanted, which, self.temperature)
         return softened_divergence(given, wanted, self.temperature)
 
 
@@ -98,6 +109,8 @@ class LabelsTerm(Term):
         given = student.output.float()
         if self.kind is OutputKind.CLASSES:
             return functional.cross_entropy(given, labels)
+        if self.kind is OutputKind.TOKENS:
+            return cross_entropy_of_tokens(given, labels)
         return functional.mse_loss(given, labels.to(given.dtype).reshape(given.shape))
 
 

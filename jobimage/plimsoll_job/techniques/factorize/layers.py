@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of
+from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of, has_weight, is_transposed
 from plimsoll_job.load.inputs import Signature
 
 EXAMPLES = 2
@@ -21,7 +22,10 @@ EXAMPLES = 2
 
 @dataclass(frozen=True)
 class Target:
-    """One layer that can be factorized, with the positions of one sample at which it reads and writes channels."""
+    """One layer that can be factorized, with the positions of one sample at which it reads and writes channels.
+
+    A layer whose weight is [in, out] stands here as the linear layer that it is.
+    """
 
     name: str
     layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -71,13 +75,23 @@ def find_targets(module: nn.Module, signature: Signature) -> tuple[list[Target],
     called = _positions(module, signature)
     targets, left = [], {}
     for name, layer in module.named_modules():
-        if not isinstance(layer, WEIGHTED):
+        if not has_weight(layer):
             continue
         if reason := _hindrance(name, layer, paths, owners, called):
             left[name] = reason
         else:
-            targets.append(Target(name, layer, *called[name]))
+            targets.append(Target(name, as_linear(layer), *called[name]))
     return targets, left
+
+
+def as_linear(layer: nn.Module) -> Any:
+    """Return the layer; one whose weight is [in, out] as a linear layer of the same weight."""
+    if not is_transposed(layer):
+        return layer
+    weight = layer.get_parameter("weight").detach().T
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight), layer.get_parameter("bias")
+    return linear.train(layer.training).requires_grad_(layer.get_parameter("weight").requires_grad)
 
 
 def _hindrance(
@@ -86,7 +100,7 @@ def _hindrance(
     if not name:
         return "it is the whole model"
     # A subclass may do anything with its weight, and the layer that it is part of may too.
-    if type(layer) not in WEIGHTED:
+    if type(layer) not in WEIGHTED and not is_transposed(layer):
         return f"{type(layer).__name__} is no plain layer of torch"
     if paths[id(layer)] > 1 or owners[id(layer.weight)] > 1:
         return "it shares its weight with another layer"
@@ -102,7 +116,7 @@ def _positions(module: nn.Module, signature: Signature) -> dict[str, tuple[int, 
     seen: dict[str, tuple[int, int]] = {}
 
     def add(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        outputs_per_position, inputs_per_position = layer.get_parameter("weight").shape[:2]
+        outputs_per_position, inputs_per_position = as_linear(layer).weight.shape[:2]
         groups = layer.groups if isinstance(layer, CONVOLUTIONS) else 1
         read, written = seen.get(name, (0, 0))
         seen[name] = (
@@ -110,7 +124,7 @@ def _positions(module: nn.Module, signature: Signature) -> dict[str, tuple[int, 
             written + output.numel() // outputs_per_position // EXAMPLES,
         )
 
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)]
+    layers = [(name, layer) for name, layer in module.named_modules() if has_weight(layer)]
     hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers]
     try:
         with torch.no_grad():

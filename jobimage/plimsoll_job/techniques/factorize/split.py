@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,28 @@ import torch
 from torch import nn
 
 from plimsoll_job.figures import CONVOLUTIONS
+from plimsoll_job.techniques.factorize.layers import as_linear
 from plimsoll_job.techniques.shape import Split
+
+
+class Product(nn.Sequential):
+    """The layers that took the place of one; models that read that one's weight or bias find what it has become."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight [out, in, …kernel] of the one layer that would answer as all of these do."""
+        weights = [layer.get_parameter("weight") for layer in self]
+        kernel = max((weight.shape[2:] for weight in weights), key=math.prod)
+        product, *others = (weight.reshape(*weight.shape[:2], -1) for weight in weights)
+        for other in others:
+            # All but one of the kernels are of one position.
+            product = torch.einsum("oik,ijl->ojkl", other, product).flatten(2)
+        return product.reshape(*product.shape[:2], *kernel)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias, which the last layer has."""
+        return self[-1]._parameters["bias"]
 
 
 def split(module: nn.Module, splits: Iterable[Split]) -> nn.Module:
@@ -21,13 +43,14 @@ def split(module: nn.Module, splits: Iterable[Split]) -> nn.Module:
     return module
 
 
-def smaller_layers(layer: nn.Module, ranks: Sequence[int]) -> nn.Sequential:
+def smaller_layers(layer: nn.Module, ranks: Sequence[int]) -> Product:
     """Return the layers that take this one's place; the last one has its bias.
 
     A matrix becomes in → rank → out. A larger convolution becomes in → in rank by a 1x1 convolution, → out rank by one
     of the layer's own kernel, stride and padding, → out by another 1x1 convolution: padding with zeros and pointwise
     layers without a bias can change places. A side whose rank is its channels needs no 1x1 convolution.
     """
+    layer = as_linear(layer)
     if isinstance(layer, nn.Linear):
         options: dict[str, Any] = {"dtype": layer.weight.dtype, "device": layer.weight.device}
         (rank,) = ranks
@@ -39,7 +62,7 @@ def smaller_layers(layer: nn.Module, ranks: Sequence[int]) -> nn.Sequential:
         layers = _convolutions(layer, ranks)
     else:
         raise TypeError(f"{type(layer).__name__} cannot be split")
-    split_layers = nn.Sequential(*layers).train(layer.training)
+    split_layers = Product(*layers).train(layer.training)
     return split_layers.requires_grad_(layer.weight.requires_grad)
 
 

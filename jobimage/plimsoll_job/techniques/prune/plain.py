@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from plimsoll_job.figures import is_transposed
+
 
 def with_plain_layers(module: nn.Module) -> nn.Module:
     """Return a copy that has linear layers in the place of torch's attention and of GPT-2's transposed layers.
@@ -28,8 +30,7 @@ def with_plain_layers(module: nn.Module) -> nn.Module:
 def _is_hidden(layer: nn.Module) -> bool:
     if type(layer) is nn.MultiheadAttention:
         return layer.in_proj_weight is not None and layer.bias_k is None and not layer.add_zero_attn
-    # transformers' class, known by what it has: that package is not needed for it.
-    return type(layer).__name__ == "Conv1D" and hasattr(layer, "nf") and hasattr(layer, "nx")
+    return is_transposed(layer)
 
 
 def _plain(layer: nn.Module) -> nn.Module:
