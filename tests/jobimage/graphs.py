@@ -26,7 +26,7 @@ def exported(module: nn.Module, *example: torch.Tensor, free: bool = True, **opt
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(), example, buffer,  # type: ignore[arg-type]
-            dynamo=False, dynamic_axes=axes if free else None, **{"opset_version": 17} | options,
+            **{"dynamo": False, "dynamic_axes": axes if free else None, "opset_version": 17} | options,
         )  # fmt: skip
     return onnx.load_from_string(buffer.getvalue())
 

@@ -21,10 +21,10 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import signature
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters, example_of
-from plimsoll_job.load.data import Samples
+from plimsoll_job.load.data import Samples, taken_by
 from plimsoll_job.load.inputs import Input, Signature, single
 from plimsoll_job.load.model import SourceModel, load_model
-from plimsoll_job.load.signature import signature_of
+from plimsoll_job.load.signature import input_names, signature_of
 from plimsoll_job.load.store import Store
 from plimsoll_job.techniques import factorize
 from plimsoll_job.techniques.shape import Candidate
@@ -271,3 +271,29 @@ def test_tokens_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
     samples = Samples({"input_ids": ids, "attention_mask": np.ones_like(ids)}, None, "")
     with pytest.raises(UserError, match="f: token 50 is beyond the model's vocabulary of 50"):
         signature_of(load(tmp_path, "TextClassification").build(), {"f": samples}, Task.TEXT_CLASSIFICATION)
+
+
+def pairs(second: bool) -> Samples:
+    ids, mask = (one.numpy() for one in example_of(TEXT, 4))
+    types = np.zeros_like(ids)
+    types[:, LENGTH // 2 :] = int(second)
+    return Samples({"input_ids": ids, "attention_mask": mask, "token_type_ids": types}, None, "")
+
+
+@pytest.mark.parametrize(("name", "typed"), [("Bert", True), ("DistilBert", False)])
+def test_the_second_text_of_a_pair_is_told_from_the_first(tmp_path: Path, name: str, typed: bool) -> None:
+    model = made(name, "ForSequenceClassification", **TEXT_MODELS[name])
+    save(tmp_path, model)
+    module = load(tmp_path, "TextClassification").build()
+    assert input_names(module, [pairs(second=False)]) == ("input_ids", "attention_mask")
+    names = input_names(module, [None, pairs(second=True)])
+    assert ("token_type_ids" in names) == typed
+    samples = taken_by(pairs(second=True), names)
+    inputs = signature_of(module, {"f": samples}, Task.TEXT_CLASSIFICATION)
+    given = {one: torch.from_numpy(array) for one, array in samples.inputs.items()}
+    with torch.no_grad():
+        expected = model(**given).logits
+        assert torch.allclose(module(*given.values()), expected, atol=1e-6)
+    graph = ort.InferenceSession(export_onnx(module, inputs))
+    assert [one.name for one in graph.get_inputs()] == list(names)
+    assert np.allclose(graph.run(None, dict(samples.inputs))[0], expected.numpy(), atol=1e-5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import onnx
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from tests.jobimage.claims import INT8, Claims, accuracies, published
 from tests.jobimage.graphs import exported, save
+from tests.jobimage.texts import WORD_LEVEL, tagged
 
 from plimsoll_api.report import Report, Summary
 from plimsoll_job import compress as flow
@@ -39,10 +42,10 @@ def compressed(claims: Claims, quantize: dict[str, Any], **changes: Any) -> Summ
     return summary
 
 
-def measured(claims: Claims, summary: Summary) -> Report:
+def measured(claims: Claims, summary: Summary, **changes: Any) -> Report:
     assert summary.baseline is not None
     assert summary.candidate is not None
-    request = claims.request(summary.baseline, summary.candidate, by_step=True)
+    request = claims.request(summary.baseline, summary.candidate, by_step=True, **changes)
     return measure(request, Store(claims=claims.directory), SILENT)
 
 
@@ -115,6 +118,45 @@ def test_without_data_the_graph_tells_its_inputs(given: Claims) -> None:
     other = {"uri": "pvc://models/free/model.onnx", "architecture": {"onnx": {}}}
     with pytest.raises(UserError, match=r"spec\.data\.calibration: is needed .* since the graph leaves it open"):
         compressed(given, {"scheme": "Float16"}, calibration=None, model=other)
+
+
+def test_text_comes_with_its_tokenizer_and_all_inputs_that_the_graph_takes(given: Claims) -> None:
+    config = transformers.BertConfig(
+        vocab_size=64, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128,
+        max_position_embeddings=16, num_labels=2, attn_implementation="eager",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(config).eval()
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    axes = {name: {0: "batch", 1: "length"} for name in names} | {"scores": {0: "batch"}}
+
+    class Ordered(torch.nn.Module):
+        """Takes its inputs in the order of BERT's own exports."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor, types: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            scores: torch.Tensor = self.model(input_ids=ids, token_type_ids=types, attention_mask=mask).logits
+            return scores
+
+    example = torch.ones(1, 8, dtype=torch.long)
+    graph = exported(Ordered(), example, example * 0, example, input_names=names, dynamic_axes=axes)
+    folder = save(given.directory, graph, "text/model.onnx").parent
+    (folder / "tokenizer.json").write_text(WORD_LEVEL)
+    lines = [{"text": " ".join(line["words"]), "labels": line["tags"][0] % 2} for line in tagged(40, seed=0)]
+    file = given.directory / "data" / "texts.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = {"uri": "pvc://data/texts.jsonl", "text": ["text"], "maxLength": 12}
+    onnx_text = {"model": {"uri": "pvc://models/text", "architecture": {"onnx": {}}}, "task": "TextClassification"}
+    summary = compressed(given, {"scheme": "Int8Dynamic"}, calibration=data, **onnx_text)
+    manifest = published(given, summary.candidate)
+    assert [one["name"] for one in manifest["inputs"]] == names
+    assert [one["shape"] for one in manifest["inputs"]] == [[None, None]] * 3
+    report = measured(given, summary, task="TextClassification", data=data)
+    assert report.flips is not None
+    assert report.flips.changed <= 4
 
 
 def test_what_was_published_can_be_given_again_and_what_was_quantized_cannot(given: Claims) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -59,3 +62,24 @@ def sentences(count: int = 64) -> Samples:
     mask = (np.arange(LENGTH) < lengths[:, None]).astype(np.int64)
     words = chance.integers(0, VOCABULARY, (count, LENGTH)) * mask
     return Samples({"input_ids": words, "attention_mask": mask}, None, digest="sha256:" + "0" * 64)
+
+
+#: A tokenizer of 64 words, w0 to w63, as its JSON; a word is its number, and w0 the padding.
+WORD_LEVEL = json.dumps(
+    {
+        "version": "1.0",
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": {f"w{one}": one for one in range(64)}, "unk_token": "w1"},
+    }
+)
+
+
+def tagged(count: int, seed: int) -> list[dict[str, Any]]:
+    """Return sentences as words with their tags: by the number of the word, and 2 for each after one of the first."""
+    chance = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        words = chance.integers(2, 64, chance.integers(3, LENGTH + 1)).tolist()
+        tags = [2 if at and words[at - 1] < 16 else word % 2 for at, word in enumerate(words)]
+        lines.append({"words": [f"w{word}" for word in words], "tags": tags})
+    return lines

@@ -40,8 +40,10 @@ def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     named = trace_named(module, signature)
     check_export(module, named.SerializeToString(), signature)
     with tempfile.TemporaryDirectory() as directory, quiet():
-        prepared = Path(directory, "prepared.onnx")
-        quant_pre_process(named, str(prepared), skip_symbolic_shape=True)
+        source, prepared = Path(directory, "named.onnx"), Path(directory, "prepared.onnx")
+        # From memory its weights would be handed over apart, and those that are shapes could not be inferred from.
+        source.write_bytes(named.SerializeToString())
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(str(prepared))
     name_nodes(model)
     modules = {name for name, _ in module.named_modules()}
