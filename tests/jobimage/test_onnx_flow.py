@@ -121,12 +121,12 @@ def test_without_data_the_graph_tells_its_inputs(given: Claims) -> None:
 
 
 def test_text_comes_with_its_tokenizer_and_all_inputs_that_the_graph_takes(given: Claims) -> None:
-    config = transformers.BertConfig(
-        vocab_size=64, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128,
-        max_position_embeddings=16, num_labels=2, attn_implementation="eager",
-    )  # fmt: skip
+    sizes: dict[str, Any] = {
+        "vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 128, "max_position_embeddings": 16, "num_labels": 2, "attn_implementation": "eager",
+    }  # fmt: skip
     torch.manual_seed(0)
-    model = transformers.BertForSequenceClassification(config).eval()
+    model: Any = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes))
     names = ["input_ids", "token_type_ids", "attention_mask"]
     axes = {name: {0: "batch", 1: "length"} for name in names} | {"scores": {0: "batch"}}
 

@@ -42,11 +42,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = tagged(count, seed=len(name))
         (claims / "data" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=LENGTH, num_labels=TAGS, hidden_dropout_prob=0, attention_probs_dropout_prob=0,
-    )  # fmt: skip
-    model = transformers.BertForTokenClassification(config)
+    sizes: dict[str, Any] = {
+        "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+        "max_position_embeddings": LENGTH, "num_labels": TAGS, "hidden_dropout_prob": 0,
+        "attention_probs_dropout_prob": 0,
+    }  # fmt: skip
+    model = transformers.BertForTokenClassification(transformers.BertConfig(**sizes))
     _train(model, tagged(300, seed=5))
     model.save_pretrained(claims / "models" / "tagger")
     (claims / "models" / "tagger" / "tokenizer.json").write_text(WORD_LEVEL)
