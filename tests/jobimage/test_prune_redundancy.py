@@ -1,76 +1,30 @@
-"""What others can stand in for goes first, and what reads it makes good for it."""
+"""What others can stand in for goes first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-import onnxruntime as ort
 import pytest
 import torch
-from tests.jobimage.bench import bench_of, samples_of
-from tests.jobimage.claims import DISTILL, INT8, Claims
+from tests.jobimage.bench import samples_of
 from tests.jobimage.modules import DepthwiseSeparable, Flattened, Grouped, MixedMLP, PlainCNN, Residual
+from tests.jobimage.planted import built, copy_channel, pruned
 from torch import nn
 
-from plimsoll_api.report import Summary
-from plimsoll_api.spec import Prune
-from plimsoll_job import compress as flow
 from plimsoll_job.examples.digits import CALIBRATION_SAMPLES, TRAIN_SAMPLES, load_images, train_baseline, with_shifts
-from plimsoll_job.export.onnx_export import export_onnx
-from plimsoll_job.figures import WEIGHTED, count_parameters
+from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import single
-from plimsoll_job.load.store import Store
-from plimsoll_job.progress import Reporter
-from plimsoll_job.techniques import prune
-from plimsoll_job.techniques.moments import Moments
 from plimsoll_job.techniques.prune.compensation import compensate
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
-from plimsoll_job.techniques.prune.redundancy import redundancy_scores
-from plimsoll_job.techniques.replay import replay
-from plimsoll_job.techniques.shape import Applied, Candidate, Cut
-from plimsoll_job.techniques.table import TECHNIQUES
-
-ARCHITECTURES: list[type[nn.Module]] = [PlainCNN, Flattened, MixedMLP, Residual, DepthwiseSeparable]
-
-
-def built(build: type[nn.Module], seed: int = 0) -> nn.Module:
-    """Return the module with weights that make its answers differ, and normalisation that is not the identity."""
-    torch.manual_seed(seed)
-    module = build().eval()
-    for layer in module.modules():
-        if isinstance(layer, WEIGHTED):
-            nn.init.kaiming_normal_(layer.weight)
-            if layer.bias is not None:
-                nn.init.uniform_(layer.bias)
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
-                assert tensor is not None
-                tensor.data.uniform_(0.5, 1.5)
-    return module
-
-
-def pruned(module: nn.Module, samples: Samples, amount: str, criterion: str = "Redundancy") -> Applied:
-    settings = Prune.model_validate({"criterion": criterion, "amount": amount})
-    return prune.apply(settings, Candidate(module), bench_of(module, calibration=samples))
+from plimsoll_job.techniques.prune.redundancy import STRETCH, _delete_one_by_one, _Reading, redundancy_scores
+from plimsoll_job.techniques.shape import Cut
 
 
 def refitted(module: nn.Module, shape: tuple[int, ...], inputs: torch.Tensor, one: Cut) -> nn.Module:
     less = cut(module, single(shape), [one])
     compensate(module, less, find_groups(module, single(shape)), [one], lambda: [(one,) for one in inputs.split(16)])  # type: ignore[no-untyped-call]
     return less
-
-
-def copy_channel(module: nn.Module, layers: list[str], source: int, target: int, factor: float = 1) -> None:
-    """Make one channel the multiple of another: the last layer named is scaled, the others are copied."""
-    with torch.no_grad():
-        for number, name in enumerate(layers):
-            layer = module.get_submodule(name)
-            last = factor if number == len(layers) - 1 else 1
-            for key, tensor in layer.state_dict().items():
-                if tensor.ndim:
-                    tensor[target] = tensor[source] * (last if key in ("weight", "bias") else 1)
 
 
 PLANTED: list[tuple[type[nn.Module], list[str], str]] = [
@@ -117,24 +71,6 @@ def test_a_linear_combination_of_channels_goes_first_and_is_not_missed() -> None
     assert torch.allclose(less(inputs), module(inputs), atol=1e-4)
 
 
-def test_channels_of_a_residual_sum_go_together_and_every_reader_is_refitted() -> None:
-    module = built(Residual)
-    copy_channel(module, ["stem.0", "stem.1"], source=1, target=4)
-    copy_channel(module, ["outer.0", "outer.1"], source=1, target=4)
-    samples = samples_of((3, 8, 8), 64)
-    inputs = torch.from_numpy(samples.inputs["inputs"])
-    groups = find_groups(module, single((3, 8, 8)))
-    (added,) = (group for group in groups if len(group.producers) == 2)
-    less = cut(module, single((3, 8, 8)), [Cut(added.root, (4,))])
-    done = compensate(module, less, groups, [Cut(added.root, (4,))], lambda: [(inputs,)])
-    assert [(one.layer, one.channels_before, one.channels_after) for one in done] == [
-        ("inner.0", 32, 31),
-        ("head", 32, 31),
-    ]
-    assert all(one.error < 1e-6 < one.error_of_cut for one in done)
-    assert torch.allclose(less(inputs), module(inputs), atol=1e-4)
-
-
 def test_duplicates_leave_the_model_all_at_once_through_the_step() -> None:
     module = built(PlainCNN)
     for target in range(4, 12):
@@ -157,46 +93,36 @@ def test_streaming_over_batches_equals_the_whole(batch_size: int) -> None:
         assert torch.allclose(torch.from_numpy(streamed[root]), torch.from_numpy(scores), rtol=1e-3)
 
 
-def test_moments_are_those_of_all_rows() -> None:
-    rows = torch.randn(1000, 5) + 3
-    moments = Moments(5)
-    for part in rows.split(33):  # type: ignore[no-untyped-call]
-        moments.add(part)
-    assert moments.row_count == 1000
-    assert torch.allclose(moments.mean, rows.double().mean(dim=0))
-    assert torch.allclose(moments.second(centred=True), torch.cov(rows.double().T, correction=0))
-    assert torch.allclose(moments.second(centred=False), rows.double().T @ rows.double() / 1000)
+def costs_by_definition(effect: torch.Tensor, moments: torch.Tensor, width: int) -> list[float]:
+    """Return the errors that are left when units go one by one, each refit solved anew."""
+    count = len(effect) // width
+    left, costs, highest = list(range(count)), [float("inf")] * count, 0.0
+    effect, inverse = effect.clone(), torch.linalg.inv(moments)
+    while len(left) > 1:
+        own = [slice(unit * width, (unit + 1) * width) for unit in left]
+        found = [float(torch.linalg.solve(inverse[one, one], effect[one, one]).trace()) for one in own]
+        best = min(range(len(left)), key=found.__getitem__)
+        highest = max(highest, found[best])
+        one = own[best]
+        costs[left.pop(best)] = highest
+        gain = torch.linalg.solve(inverse[one, one], inverse[one])
+        moved = effect[:, one] @ gain
+        effect += gain.T @ effect[one, one] @ gain - moved - moved.T
+        inverse -= inverse[:, one] @ gain
+    return costs
 
 
-@pytest.mark.parametrize("amount", ["50%", "80%"])
-@pytest.mark.parametrize("build", ARCHITECTURES)
-def test_what_is_left_answers_better_than_what_was_merely_cut(build: type[nn.Module], amount: str) -> None:
-    module = built(build)
-    shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
-    samples = samples_of(shape, 256)
-    applied = pruned(module, samples, amount)
-    share = 1 - count_parameters(applied.candidate.module) / count_parameters(module)
-    assert share == pytest.approx(float(amount.rstrip("%")) / 100, abs=0.04)
-    inputs = torch.from_numpy(samples_of(shape, 64, seed=1).inputs["inputs"])
-    with torch.no_grad():
-        wanted, given = module(inputs), applied.candidate.module(inputs)
-        plain = replay(module, single(shape), applied.candidate.changes)(inputs)
-    assert given.shape == wanted.shape
-    assert (given - wanted).square().mean() < 0.9 * (plain - wanted).square().mean()
-    for layer in applied.details["refitted"].values():
-        assert layer["error"] <= layer["errorOfCut"]
-        assert layer["channels"][1] < layer["channels"][0]
-
-
-@pytest.mark.parametrize("build", ARCHITECTURES)
-def test_the_exported_artifact_answers_as_the_module(build: type[nn.Module]) -> None:
-    module = built(build)
-    shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
-    left = pruned(module, samples_of(shape, 64), "50%").candidate.module
-    inputs = samples_of(shape, 16, seed=1).inputs["inputs"]
-    (answers,) = ort.InferenceSession(export_onnx(left, single(shape))).run(None, {"inputs": inputs})
-    with torch.no_grad():
-        assert torch.allclose(torch.from_numpy(answers), left(torch.from_numpy(inputs)), atol=1e-4)
+@pytest.mark.parametrize(("units", "width"), [(2, 1), (STRETCH + 1, 1), (2 * STRETCH + 5, 1), (60, 3), (4, 16)])
+def test_the_thin_products_cost_what_the_definition_says(units: int, width: int) -> None:
+    torch.manual_seed(units)
+    weights = torch.randn(7, units * width, dtype=torch.float64)
+    rows = torch.randn(4 * units * width, units * width, dtype=torch.float64)
+    effect, moments = weights.T @ weights, rows.T @ rows / len(rows)
+    reading = _Reading(effect, torch.linalg.inv(moments), width)
+    wanted = torch.tensor(costs_by_definition(effect, moments, width), dtype=torch.float64)
+    costs = torch.from_numpy(_delete_one_by_one(units, [reading]))
+    assert int(costs.isinf().sum()) == 1
+    assert torch.allclose(costs, wanted, rtol=1e-6)
 
 
 def test_the_same_data_gives_the_same_weights() -> None:
@@ -215,11 +141,6 @@ def test_dead_channels_and_silent_data_are_no_division_by_zero() -> None:
     left = pruned(module, samples, "40%").candidate.module
     inputs = torch.from_numpy(samples.inputs["inputs"])
     assert torch.allclose(left(inputs), module(inputs), atol=1e-4)
-
-
-def test_too_few_samples_are_said() -> None:
-    applied = pruned(built(MixedMLP), samples_of((6,), 4), "30%")
-    assert any("4 rows of calibration data cannot tell 24 channels apart" in note for note in applied.notes)
 
 
 def test_grouped_convolutions_are_left_whole_and_said_so() -> None:
@@ -258,34 +179,3 @@ def test_without_recovery_twice_the_accuracy_above_chance_of_magnitude_pruning(
     print(f"{amount}: {magnitude:.1%} above chance by Magnitude, {redundancy:.1%} by Redundancy")
     assert redundancy > times * magnitude
     assert redundancy > above_chance(module) - 0.02
-
-
-REDUNDANCY = {"prune": {"criterion": "Redundancy", "amount": "50%"}}
-STEPS = [REDUNDANCY, DISTILL, REDUNDANCY, INT8]
-
-
-class Killed(BaseException):
-    """The pod dies."""
-
-
-def die(*_: object) -> Applied:
-    raise Killed
-
-
-def compressed(claims: Claims) -> Summary:
-    summary = flow.compress(claims.plan(STEPS), Store(claims=claims.directory), Reporter(emit=lambda _: None))
-    torch.set_num_threads(1)
-    return summary
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_in_the_artifact_of_an_undisturbed_one(
-    claims: Claims, wine_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed = compressed(Claims.copy_of(wine_source, tmp_path / "undisturbed"))
-    for deadly in ("distill", "quantize"):
-        with monkeypatch.context() as patched:
-            patched.setitem(TECHNIQUES, deadly, die)
-            with pytest.raises(Killed):
-                compressed(claims)
-    assert compressed(claims) == undisturbed

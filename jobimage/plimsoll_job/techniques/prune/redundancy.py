@@ -27,6 +27,10 @@ from plimsoll_job.techniques.prune.readers import Reader, readers_of
 RIDGE = 1e-6
 
 
+#: Units that are deleted between two renewals of the matrices: until then what each takes away is kept as a product.
+STRETCH = 48
+
+
 def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Batch]) -> Scores:
     """Score channels by the relative error of their consumers' outputs that each saved parameter costs.
 
@@ -35,10 +39,12 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
     layers = dict(module.named_modules())
     readers = readers_of(module, groups)
     moments = moments_of(module, readers, batches)
+    # Of each reader in the place of its moments, as large as they are.
+    inputs = {name: _inputs(readers[name], layers[name], moments.pop(name)) for name in list(moments)}
     scores = {}
     for group in groups:
         readings = [
-            _read(layers[member.name], readers[member.name], member, moments[member.name], group.unit)
+            _read(layers[member.name], readers[member.name], member, inputs[member.name], group.unit)
             for member in group.consumers
         ]
         costs = _delete_one_by_one(group.channel_count // group.unit, readings)
@@ -46,59 +52,106 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
     return scores
 
 
-@dataclass
-class _Reading:
-    """What one consumer makes of the channels that are left.
+@dataclass(frozen=True)
+class _Inputs:
+    """The inverse of the second moments of what a layer reads, and the energy of its output."""
 
-    `places[i]` are its channels that are the group's channel i, or its unit i of channels; `effect` is W'W of its
-    weights as refitted so far, over the energy of its output; `inverse` is the inverse of the second moments of its
-    channels.
+    inverse: torch.Tensor
+    energy: float
+
+
+def _inputs(reader: Reader, layer: nn.Module, moments: Moments) -> _Inputs:
+    second = moments.second(centred=reader.takes_mean)
+    energy = float((reader.effect(layer) * moments.second(centred=True)).sum())
+    ridge = float(RIDGE * second.diagonal().mean()) or 1.0
+    return _Inputs(torch.linalg.inv(second + ridge * torch.eye(len(second))), energy)
+
+
+def _read(layer: nn.Module, reader: Reader, member: Member, inputs: _Inputs, unit: int) -> _Reading:
+    places = torch.tensor(reader.places_of(member)).flatten()
+    weight = reader.weight(layer)[:, places]
+    effect = torch.einsum("ocs,ods->cd", weight, weight)
+    effect = effect / inputs.energy if inputs.energy > 0 else effect
+    return _Reading(effect, inputs.inverse[places][:, places], len(places) * unit // (max(member.channels) + 1))
+
+
+class _Reading:
+    """What one consumer makes of the units that are held: single channels, or several that go at once.
+
+    `effect` is W'W of its weights as refitted so far, over the energy of its output; `inverse` the inverse of the
+    second moments of its channels: both for the group's channels alone, those of a unit side by side. What deletions
+    take away from either is gathered in thin products, and subtracted when the matrices are renewed, which is fast.
     """
 
-    places: torch.Tensor
-    effect: torch.Tensor
-    inverse: torch.Tensor
+    def __init__(self, effect: torch.Tensor, inverse: torch.Tensor, width: int) -> None:
+        self._effect, self._inverse, self._width = effect, inverse, width
+        self._begin()
 
-    def costs(self, left: torch.Tensor) -> torch.Tensor:
-        """Return the relative error of the output that deleting each of the group's channels would add."""
-        places = self.places[left]
-        rows, columns = places[:, :, None], places[:, None, :]
-        solved: torch.Tensor = torch.linalg.solve(self.inverse[rows, columns], self.effect[rows, columns])
+    def _begin(self) -> None:
+        """Start anew from the two matrices."""
+        room = (len(self._effect), STRETCH * self._width)
+        self._gains, self._columns, self._moves = (torch.empty(room, dtype=torch.float64) for _ in range(3))
+        self._used = 0
+        self._own_effect, self._own_inverse = self._own(self._effect), self._own(self._inverse)
+
+    def _own(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Return the block of each unit with itself, [units, width, width]."""
+        units = torch.arange(len(matrix)).view(-1, self._width)
+        return matrix[units[:, :, None], units[:, None, :]]
+
+    def costs(self) -> torch.Tensor:
+        """Return the relative error of the output that deleting each unit would add; of deleted ones anything."""
+        if self._width == 1:
+            return (self._own_effect / self._own_inverse).flatten()
+        solved: torch.Tensor = torch.linalg.solve_ex(self._own_inverse, self._own_effect)[0]
         return solved.diagonal(dim1=1, dim2=2).sum(dim=1)
 
-    def delete(self, channel: int) -> None:
-        """Delete the channel; the others take over what they can of it."""
-        places = self.places[channel]
-        gain = torch.linalg.solve(self.inverse[places][:, places], self.inverse[places])
-        moved = self.effect[:, places] @ gain
-        self.effect += gain.T @ self.effect[places][:, places] @ gain - moved - moved.T
-        self.inverse -= self.inverse[:, places] @ gain
+    def delete(self, unit: int) -> None:
+        """Delete the unit; the others take over what they can of it."""
+        own = slice(unit * self._width, (unit + 1) * self._width)
+        gains, columns, moves = (one[:, : self._used] for one in (self._gains, self._columns, self._moves))
+        column = self._inverse[:, own] - gains @ columns[own].T
+        effect = self._effect[:, own] - moves @ gains[own].T - gains @ moves[own].T
+        gain = column / column[own] if self._width == 1 else torch.linalg.solve(column[own], column, left=False)
+        move = effect - gain @ effect[own] / 2
+        new = slice(self._used, self._used + self._width)
+        self._gains[:, new], self._columns[:, new], self._moves[:, new] = gain, column, move
+        self._used += self._width
+        gain, column, move = (one.view(-1, self._width, self._width) for one in (gain, column, move))
+        self._own_inverse -= gain @ column.mT
+        shared = move @ gain.mT
+        self._own_effect -= shared + shared.mT
+
+    def renew(self, kept: torch.Tensor) -> None:
+        """Subtract what was taken away so far, and hold on to these units only."""
+        rows = (kept[:, None] * self._width + torch.arange(self._width)).flatten()
+        gains, columns, moves = (one[rows, : self._used] for one in (self._gains, self._columns, self._moves))
+        self._inverse = self._inverse[rows][:, rows] - gains @ columns.T
+        shared = moves @ gains.T
+        self._effect = self._effect[rows][:, rows] - shared - shared.T
+        self._begin()
 
 
-def _read(layer: nn.Module, reader: Reader, member: Member, moments: Moments, unit: int) -> _Reading:
-    effect, second = reader.effect(layer), moments.second(centred=reader.takes_mean)
-    energy = (effect * moments.second(centred=True)).sum()
-    ridge = float(RIDGE * second.diagonal().mean()) or 1.0
-    inverse = torch.linalg.inv(second + ridge * torch.eye(len(second)))
-    places = torch.tensor(reader.places_of(member))
-    places = places.reshape(len(places) // unit, -1)
-    return _Reading(places, effect / energy if energy > 0 else effect, inverse)
-
-
-def _delete_one_by_one(channel_count: int, readings: Sequence[_Reading]) -> NDArray[np.float64]:
-    """Return each channel's cost at the time of its deletion, never less than the one before; the last one stays."""
-    costs_of = np.full(channel_count, np.inf)
-    left = torch.arange(channel_count)
+def _delete_one_by_one(unit_count: int, readings: Sequence[_Reading]) -> NDArray[np.float64]:
+    """Return each unit's cost at the time of its deletion, never less than the one before; the last one stays."""
+    costs_of = np.full(unit_count, np.inf)
+    held = torch.arange(unit_count)
+    is_left = torch.ones(unit_count, dtype=torch.bool)
     highest = 0.0
-    while len(left) > 1:
-        costs = torch.stack([reading.costs(left) for reading in readings]).sum(dim=0)
-        index = int(costs.argmin())
-        channel = int(left[index])
-        highest = max(highest, float(costs[index]))
-        costs_of[channel] = highest
+    for count in range(1, unit_count):
+        costs = torch.stack([reading.costs() for reading in readings]).sum(dim=0)
+        costs[~is_left] = torch.inf
+        unit = int(costs.argmin())
+        highest = max(highest, float(costs[unit]))
+        costs_of[int(held[unit])] = highest
+        is_left[unit] = False
         for reading in readings:
-            reading.delete(channel)
-        left = left[left != channel]
+            reading.delete(unit)
+        if count % STRETCH == 0:
+            kept = is_left.nonzero().flatten()
+            for reading in readings:
+                reading.renew(kept)
+            held, is_left = held[kept], is_left[kept]
     return costs_of
 
 
