@@ -233,7 +233,7 @@ class Data(Model):
         _same_text("calibration"),
     )
 
-    train: DataSource | None = Field(default=None, description="Training data. Required by distill steps.")
+    train: DataSource | None = Field(default=None, description="Training data. Required by steps that train.")
     calibration: CalibrationData | None = Field(
         default=None, description="Calibration data. Required by activation pruning and static quantization."
     )

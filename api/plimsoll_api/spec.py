@@ -21,6 +21,7 @@ from plimsoll_api.sources import (
 )
 from plimsoll_api.steps import (
     CEL_NEEDS_CALIBRATION,
+    CEL_TRAINS,
     ActivationStatistic,
     Allocation,
     AmountOf,
@@ -39,6 +40,7 @@ from plimsoll_api.steps import (
     PruneCriterion,
     Quantize,
     QuantizeScheme,
+    QuantizeTraining,
     Recovery,
     Scope,
     Step,
@@ -86,6 +88,7 @@ __all__ = [
     "PruneCriterion",
     "Quantize",
     "QuantizeScheme",
+    "QuantizeTraining",
     "Recovery",
     "ReleaseRef",
     "Resources",
@@ -176,10 +179,10 @@ class CompressionJobSpec(Model):
             field="output.formats",
         ),
         Rule(
-            cel="!self.steps.exists(s, has(s.distill) || (has(s.prune) && has(s.prune.recovery))) || "
-            "has(self.data.train)",
+            cel=f"!self.steps.exists(s, {CEL_TRAINS}) || has(self.data.train)",
             holds=lambda spec: not any(step.trains for step in spec.steps) or spec.data.train is not None,
-            message="is required by a distill step, and by the recovery of a prune step",
+            message="is required by a distill step, by the recovery of a prune step and by quantize with scheme "
+            "Int8QAT",
             field="data.train",
             reason="FieldValueRequired",
         ),
@@ -189,7 +192,7 @@ class CompressionJobSpec(Model):
             "(has(s.factorize) && s.factorize.method == 'ActivationSvd')) || has(self.data.calibration)",
             holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
             message="is required by prune with criterion Activation or Redundancy or with allocation Sensitivity, by "
-            "factorize with method ActivationSvd and by quantize with scheme Int8Static or Auto, or with "
+            "factorize with method ActivationSvd and by quantize with scheme Int8Static, Int8QAT or Auto, or with "
             "exclude.maxError",
             field="data.calibration",
             reason="FieldValueRequired",

@@ -125,7 +125,8 @@ def take_step(
     bench = bench_of(plan, index, loaded, checkpoints, reporter)
     reporter.report(technique, 0)
     fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)
-    if step.distill is not None:
+    # What a prune step trains between its iterations, the first process trains alone.
+    if step.trains and step.prune is None:
         bench.ranks.announce(index)
     applied = TECHNIQUES[technique](settings, candidate, bench)
     if applied.candidate.fingerprint() == fingerprint and not applied.may_stay:

@@ -10,7 +10,7 @@ from plimsoll_job.load.store import Store
 from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.ranks import Ranks
-from plimsoll_job.techniques import distill
+from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Work
 
 
@@ -23,8 +23,9 @@ def follow(plan: Plan, store: Store, ranks: Ranks) -> Summary:
         loaded = loaded or load(plan, store, silent)
         work = Work(work_directory(plan, store), loaded.signature)
         finished, candidate, _ = work.resume(index, loaded.source)
-        settings = plan.steps[index].distill
-        if finished != index or settings is None:
+        if finished != index:
             raise TransientError(f"step {index} cannot be gone on with from the store", reason="StoreUnreadable")
-        distill.apply(settings, candidate, bench_of(plan, index, loaded, work.checkpoints(index), silent))
+        technique = technique_of(plan.steps[index])
+        bench = bench_of(plan, index, loaded, work.checkpoints(index), silent)
+        TECHNIQUES[technique](getattr(plan.steps[index], technique), candidate, bench)
     return Summary(outcome=Outcome.DONE, reason="Followed", message=f"trained beside the first of {ranks.world}")

@@ -24,8 +24,12 @@ from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.zoo import digits_cnn, wine_mlp
 
-#: The schemes that make one graph on any machine.
-RUNNING = [scheme for scheme in QuantizeScheme if scheme not in (QuantizeScheme.FLOAT8, QuantizeScheme.AUTO)]
+#: The schemes that make one graph on any machine, without training data.
+RUNNING = [
+    scheme
+    for scheme in QuantizeScheme
+    if scheme not in (QuantizeScheme.FLOAT8, QuantizeScheme.AUTO, QuantizeScheme.INT8_QAT)
+]
 
 Build = Callable[[], nn.Module]
 EMBEDDING = "words"

@@ -177,6 +177,6 @@ def test_a_pruned_model_for_which_nothing_pays_stays_float_and_is_published(clai
     torch.set_num_threads(1)
     record = published(claims, summary.candidate)["lineage"]["steps"][1]
     assert record["details"]["scheme"] == "Float32"
-    assert len(record["details"]["table"]) == 6
+    assert len(record["details"]["table"]) == 7
     assert "the model stays float" in record["notes"][0]
     assert record["parametersAfter"] == record["parametersBefore"]

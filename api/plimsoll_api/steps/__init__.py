@@ -6,7 +6,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Model
 from plimsoll_api.rules import exactly_one_of
-from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LayerPair, LogitsLoss, Precision
+from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LayerPair, LogitsLoss
 from plimsoll_api.steps.factorize import Factorize, FactorizeMethod
 from plimsoll_api.steps.prune import (
     ActivationStatistic,
@@ -18,10 +18,19 @@ from plimsoll_api.steps.prune import (
     Recovery,
     Scope,
 )
-from plimsoll_api.steps.quantize import CEL_NEEDS_CALIBRATION, AutoChoice, Exclusion, Quantize, QuantizeScheme
+from plimsoll_api.steps.quantize import (
+    CEL_NEEDS_CALIBRATION,
+    AutoChoice,
+    Exclusion,
+    Quantize,
+    QuantizeScheme,
+    QuantizeTraining,
+)
+from plimsoll_api.steps.training import Precision
 
 __all__ = [
     "CEL_NEEDS_CALIBRATION",
+    "CEL_TRAINS",
     "ActivationStatistic",
     "Allocation",
     "AmountOf",
@@ -40,10 +49,17 @@ __all__ = [
     "PruneCriterion",
     "Quantize",
     "QuantizeScheme",
+    "QuantizeTraining",
     "Recovery",
     "Scope",
     "Step",
 ]
+
+#: CEL that is true for a step `s` that trains.
+CEL_TRAINS = (
+    "has(s.distill) || (has(s.prune) && has(s.prune.recovery)) || "
+    f"(has(s.quantize) && s.quantize.scheme == '{QuantizeScheme.INT8_QAT}')"
+)
 
 
 class Step(Model):
@@ -59,4 +75,8 @@ class Step(Model):
     @property
     def trains(self) -> bool:
         """Whether the step trains the model, for which it needs training data."""
-        return self.distill is not None or (self.prune is not None and self.prune.recovery is not None)
+        return (
+            self.distill is not None
+            or (self.prune is not None and self.prune.recovery is not None)
+            or (self.quantize is not None and self.quantize.scheme == QuantizeScheme.INT8_QAT)
+        )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
 from plimsoll_api.model import Decimal, Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within, cel_number, exactly_one_of
 from plimsoll_api.sources import Architecture, ModelSource
+from plimsoll_api.steps.training import EarlyStopping, MixedSchedule
 from plimsoll_api.values import list_of
 
 LOSSES = ("logits", "labels", "features", "attention", "relation")
@@ -117,60 +117,6 @@ class DistillLoss(Model):
         return loss.weight if loss else None
 
 
-class Precision(StrEnum):
-    """The number format in which the model in training computes; its weights are always Float32."""
-
-    FLOAT32 = "Float32"
-    AUTO = "Auto"
-
-
-class Schedule(Model):
-    """How long a model is trained, and in which steps."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!has(self.microBatchSize) || self.microBatchSize <= self.batchSize",
-            holds=lambda schedule: (
-                schedule.micro_batch_size is None or schedule.micro_batch_size <= schedule.batch_size
-            ),
-            message="must be at most batchSize: it is the part of a batch that is in memory at once",
-            field="microBatchSize",
-        ),
-    )
-
-    epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
-    learning_rate: Annotated[Decimal, Within("above 0 and at most 1", above=0, at_most=1)] = Field(
-        default=Decimal("0.001"),
-        description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1.",
-    )
-    batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of one optimizer step.")
-    micro_batch_size: int | None = Field(
-        default=None,
-        ge=1,
-        le=65_536,
-        description="Samples that are in memory at once; the gradients of a batch are summed over its parts. The whole "
-        "batch when unset. Batch normalisation and the relation loss see one part at a time.",
-    )
-    precision: Precision = Field(
-        default=Precision.FLOAT32,
-        description="Float32, or Auto: bfloat16 arithmetic on a GPU that has it, Float32 elsewhere; the step's record "
-        "says which. Weights and losses are Float32 always.",
-    )
-
-
-class EarlyStopping(Model):
-    """End the training when a held-out share of the training data gets no better, and keep the best weights."""
-
-    patience: int = Field(ge=1, le=10_000, description="Epochs without a smaller held-out loss before the end.")
-    min_delta: Decimal = Field(
-        default=Decimal("0"), description="By how much the held-out loss must fall to count as smaller."
-    )
-    held_out: Annotated[Fraction, Within("above 0 and at most 0.5 (50%)", above=0, at_most=0.5)] = Field(
-        default=Fraction("10%"),
-        description="The share of the training data that is not trained on, drawn by the seed; above 0, at most 0.5.",
-    )
-
-
 def _weights_sum_to_one(distill: Distill) -> bool:
     given = [loss.weight.value for loss in distill.losses if loss.weight is not None]
     if len(given) == len(distill.losses):
@@ -189,7 +135,7 @@ def _cel_weight(loss: str) -> str:
 _CEL_WEIGHTS = f"self.losses.map(l, {_cel_weight('l')})"
 
 
-class Distill(Schedule):
+class Distill(MixedSchedule):
     """Train the compressed model to answer as a teacher does; also the recovery after pruning."""
 
     rules = (
@@ -220,7 +166,7 @@ class Distill(Schedule):
             message="the weights must sum to 1 (100%), and leave something to a loss that says no weight",
             field="losses",
         ),
-        *Schedule.rules,
+        *MixedSchedule.rules,
     )
 
     teacher: ModelSource | None = Field(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within
-from plimsoll_api.steps.distill import Schedule
+from plimsoll_api.steps.training import MixedSchedule
 
 
 class PruneCriterion(StrEnum):
@@ -80,7 +80,7 @@ def _ranks_weights(prune: Prune) -> bool:
     return prune.criterion == PruneCriterion.MAGNITUDE or prune.statistic == ActivationStatistic.WANDA
 
 
-class Recovery(Schedule):
+class Recovery(MixedSchedule):
     """Training between two iterations: the model learns to answer as the model given to the job does, by logits."""
 
 

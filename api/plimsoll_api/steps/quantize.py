@@ -10,6 +10,7 @@ from pydantic import Field
 from plimsoll_api.gates import LatencyMeasurement
 from plimsoll_api.model import Decimal, Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within
+from plimsoll_api.steps.training import EarlyStopping, LearningRate, Schedule
 from plimsoll_api.values import list_of
 
 LayerName = Annotated[
@@ -31,13 +32,14 @@ class QuantizeScheme(StrEnum):
     BFLOAT16 = "BFloat16"
     INT8_DYNAMIC = "Int8Dynamic"
     INT8_STATIC = "Int8Static"
+    INT8_QAT = "Int8QAT"
     INT4_WEIGHT_ONLY = "Int4WeightOnly"
     FLOAT8 = "Float8"
     AUTO = "Auto"
 
 
 #: The schemes that read calibration data: for the ranges of activations, or to compare answers.
-NEED_CALIBRATION = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.AUTO})
+NEED_CALIBRATION = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_QAT, QuantizeScheme.AUTO})
 
 
 class Exclusion(Model):
@@ -83,29 +85,50 @@ class AutoChoice(Model):
     latency: LatencyMeasurement = Field(default=LatencyMeasurement(), description="How latency is measured.")
 
 
+class QuantizeTraining(Schedule):
+    """How scheme Int8QAT trains the model to answer in integers as it did in floats; no labels are needed."""
+
+    epochs: int = Field(default=10, ge=1, le=10_000, description="Passes over the training data.")
+    learning_rate: LearningRate = Field(
+        default=Decimal("0.0001"),
+        description="Peak learning rate of AdamW for the weights, with a cosine decay; the ranges of activations are "
+        "learned by as many times it as they need. Above 0, at most 1.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="End before the last epoch when the model gets no better; never when unset."
+    )
+
+
+def _only_with(scheme: QuantizeScheme, field: str) -> Rule:
+    return Rule(
+        cel=f"self.scheme == '{scheme}' || !has(self.{field})",
+        holds=lambda quantize: quantize.scheme == scheme or getattr(quantize, field) is None,
+        message=f"goes with scheme {scheme} only",
+        field=field,
+        reason="FieldValueForbidden",
+    )
+
+
 class Quantize(Model):
     """Store weights in a smaller number format, and compute in it where the scheme says so."""
 
-    rules = (
-        Rule(
-            cel="self.scheme == 'Auto' || !has(self.auto)",
-            holds=lambda quantize: quantize.scheme == QuantizeScheme.AUTO or quantize.auto is None,
-            message="goes with scheme Auto only",
-            field="auto",
-            reason="FieldValueForbidden",
-        ),
-    )
+    rules = (_only_with(QuantizeScheme.AUTO, "auto"), _only_with(QuantizeScheme.INT8_QAT, "training"))
 
     scheme: QuantizeScheme = Field(
         description="Int8Static: weights and activations in int8, ranges from data.calibration; for convolutions and "
-        "linear layers. Int8Dynamic: linear layers compute in int8, activations by their range in each run; embeddings "
-        "are stored in int8, convolutions stay float. Int4WeightOnly: weights of linear layers in blocks of 32 by 4 "
-        "bits. Float16 and BFloat16: all weights stored in half the bytes, computed in float32. Float8: weights stored "
-        "in 8-bit floats; needs a GPU. Auto: measures the schemes that can run on this machine beside the float model, "
-        "and takes the smallest that is near enough to its answers and not slower."
+        "linear layers. Int8QAT: the same, after weights and ranges were trained for it on data.train. Int8Dynamic: "
+        "linear layers compute in int8, activations by their range in each run; embeddings are stored in int8, "
+        "convolutions stay float. Int4WeightOnly: weights of linear layers in blocks of 32 by 4 bits. Float16 and "
+        "BFloat16: all weights stored in half the bytes, computed in float32. Float8: weights stored in 8-bit floats; "
+        "needs a GPU. Auto: measures the schemes that can run on this machine beside the float model, and takes the "
+        "smallest that is near enough to its answers and not slower."
     )
     exclude: Exclusion | None = Field(default=None, description="The layers that stay float.")
     auto: AutoChoice | None = Field(default=None, description="What scheme Auto demands; its defaults when unset.")
+
+    training: QuantizeTraining | None = Field(
+        default=None, description="How scheme Int8QAT trains; its defaults when unset."
+    )
 
     @property
     def needs_calibration(self) -> bool:

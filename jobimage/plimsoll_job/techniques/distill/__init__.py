@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from plimsoll_api.spec import Architecture, Distill
-from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, example_of
 from plimsoll_job.load.data import Samples, check_classes
 from plimsoll_job.load.roles import build_student
 from plimsoll_job.load.text import ATTENTION_MASK
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
+from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
 from plimsoll_job.techniques.distill.pairs import Couple
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import OutputKind, Term, terms_of
 from plimsoll_job.techniques.distill.training import Course, Training, TrainingSet
 from plimsoll_job.techniques.observe import tensors_of
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Fresh
-
-CURVE_POINTS = 50
-NOT_REPEATABLE = (
-    "This device computes a part of the training without a fixed order, so another run of the same plan may give "
-    "another artifact."
-)
 
 
 def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
@@ -54,26 +45,20 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     learner = Learner(student, terms, arithmetic_of(settings.precision, device), mask_at)
     labels = _labels(samples, candidate, kind, bench) if "labels" in terms else None
 
-    def on_epoch(epoch: int, loss: float) -> None:
-        bench.reporter.report("distill", epoch / settings.epochs, f"epoch {epoch}/{settings.epochs}, loss {loss:.4f}")
-
     macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
-    try:
-        with _threads(thread_count(macs)), warnings.catch_warnings(record=True) as warned:
-            inputs = tensors_of(samples.inputs)
-            teacher = Teacher(teacher_module, terms, inputs, device)
-            del teacher_module
-            training = Training(
-                learner,
-                TrainingSet(inputs, teacher, labels),
-                settings,
-                seed=bench.seed,
-                sparse=candidate.sparse,
-                ranks=bench.ranks,
-            )
-            course = training.run(on_epoch, bench.checkpoints)
-    except FloatingPointError as error:
-        raise UserError(f"{bench.spec_field}.learningRate: training diverged, {error}; try a smaller one") from error
+    with lesson(macs, f"{bench.spec_field}.learningRate") as notes:
+        inputs = tensors_of(samples.inputs)
+        teacher = Teacher(teacher_module, terms, inputs, device)
+        del teacher_module
+        training = Training(
+            learner,
+            TrainingSet(inputs, teacher, labels),
+            settings,
+            seed=bench.seed,
+            sparse=candidate.sparse,
+            ranks=bench.ranks,
+        )
+        course = training.run(tell_epochs(bench.reporter, "distill", settings.epochs), bench.checkpoints)
     return Applied(
         candidate=replace(candidate, module=student.cpu()),
         details={
@@ -84,7 +69,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "teacher": {"asked": teacher.asked, "architecture": source.architecture, "digest": source.digest},
             **_knowledge(settings, terms, course),
         },
-        notes=(NOT_REPEATABLE,) if any("deterministic" in str(one.message) for one in warned) else (),
+        notes=tuple(notes),
     )
 
 
@@ -127,20 +112,3 @@ def _knowledge(settings: Distill, terms: Mapping[str, Term], course: Course) -> 
         },
         **stopped,
     }
-
-
-@contextlib.contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    """Let torch use that many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def thin(curve: Sequence[float]) -> list[float]:
-    """Return the curve with at most CURVE_POINTS points, first and last among them."""
-    count = min(len(curve), CURVE_POINTS)
-    return [round(curve[index], 6) for index in np.linspace(0, len(curve) - 1, count).round().astype(int)]

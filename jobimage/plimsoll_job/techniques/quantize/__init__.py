@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Collection
 from dataclasses import replace
 
-from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme
+from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme, QuantizeTraining
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.quantize.auto import measure, smallest
 from plimsoll_job.techniques.quantize.float_model import float_model_of
-from plimsoll_job.techniques.quantize.quantized import Quantized, Start, quantize
+from plimsoll_job.techniques.quantize.int8_qat import learn
+from plimsoll_job.techniques.quantize.quantized import Quantized, Start, able_layers, quantize
 from plimsoll_job.techniques.quantize.schemes import SCHEMES
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
@@ -41,10 +42,27 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
     start = Start.of(float_model_of(candidate, bench.signature), calibration)
     if settings.scheme == QuantizeScheme.AUTO:
         return _choose(settings, start, candidate, bench)
+    if settings.scheme == QuantizeScheme.INT8_QAT:
+        return _trained(settings, start, candidate, bench)
     bench.reporter.report("quantize", 0.2, f"{len(start.model.layers)} layers by {settings.scheme}")
     quantized = quantize(settings.scheme, start, settings.exclude, bench.spec_field)
     bench.reporter.report("quantize", 1, f"{len(start.graph)} bytes became {len(quantized.graph)}")
     return _applied(candidate, quantized)
+
+
+def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Bench) -> Applied:
+    able, _ = able_layers(settings.scheme, start.model, settings.exclude, bench.spec_field)
+    learned = learn(settings.training or QuantizeTraining(), start, able, candidate, bench)
+    applied = _applied(candidate, quantize(settings.scheme, learned.start, settings.exclude, bench.spec_field))
+    before, after = learned.details["fidelityBefore"]["error"], applied.details["fidelity"]["error"]
+    in_vain = (
+        f"The training brought the answers no nearer to float: their error was {before} by Int8Static, and is {after}."
+    )
+    return replace(
+        applied,
+        details={**applied.details, "training": learned.details},
+        notes=(*applied.notes, *learned.notes, *([in_vain] if after >= before else [])),
+    )
 
 
 def _applied(candidate: Candidate, quantized: Quantized) -> Applied:

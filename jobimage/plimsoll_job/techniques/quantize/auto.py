@@ -51,8 +51,9 @@ def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench
     rows: list[Row] = []
     for number, (name, scheme) in enumerate(SCHEMES.items()):
         bench.reporter.report("quantize", 0.1 + 0.8 * number / len(SCHEMES), f"measures {name}")
-        if (missing := scheme.missing()) is not None:
-            rows.append(Row(name, against=missing))
+        against = "it is trained, and Auto trains nothing" if scheme.trains else scheme.missing()
+        if against is not None:
+            rows.append(Row(name, against=against))
             continue
         try:
             quantized = quantize(name, start, exclude, bench.spec_field)

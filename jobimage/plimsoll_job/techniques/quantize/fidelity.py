@@ -47,10 +47,14 @@ def answers(graph: bytes, samples: Samples, threads: int) -> Answers:
     return np.concatenate([run(samples.rows(slice(at, at + BATCH_SIZE))) for at in batches]).astype(np.float64)
 
 
+def spread(expected: Answers) -> float:
+    """Return the root mean square of the answers about their mean, above 0."""
+    return max(float(np.sqrt(((expected - expected.mean(axis=0)) ** 2).mean())), float(np.finfo(np.float64).tiny))
+
+
 def compare(expected: Answers, given: Answers) -> Fidelity:
     """Return how far the answers are from those expected."""
-    spread = np.sqrt(((expected - expected.mean(axis=0)) ** 2).mean())
     distance = np.sqrt(((given - expected) ** 2).mean())
-    error = float(distance / max(spread, np.finfo(np.float64).tiny))
+    error = float(distance / spread(expected))
     changed = (given.argmax(axis=-1) != expected.argmax(axis=-1)).mean()
     return Fidelity(error if np.isfinite(error) else float("inf"), float(changed))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -18,6 +20,9 @@ from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, Layer
 BATCH_SIZE = 64
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
 Ranges = bytes
+#: The least and the largest value of each activation, by its name.
+RangeTable = Mapping[str, tuple[float, float]]
+SIDES = ("lowest", "highest")
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -37,6 +42,12 @@ def observe_ranges(model: FloatModel, calibration: Samples) -> Ranges:
         cache = Path(directory, "ranges.json")
         _quantize(model, model.layers, Path(directory), cache, _Batches(calibration))
         return cache.read_bytes()
+
+
+def read_ranges(ranges: Ranges) -> RangeTable:
+    """Return the ranges as numbers; ONNX Runtime keeps each end as a list of one."""
+    table = json.loads(ranges)["data"]
+    return {name: tuple(float(np.ravel(row[side]["data"])[0]) for side in SIDES) for name, row in table.items()}  # type: ignore[misc]
 
 
 def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges | None) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -92,6 +93,24 @@ def is_within(layer: Layer, module: str) -> bool:
 def stored_types(model: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, str]:
     """Return the format in which each layer's weight lies in the quantized model, by the layer's node."""
     return {layer.node: _dtype(_stored(model, layer.weight)) for layer in layers}
+
+
+def input_ranges(model: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, tuple[float, float]]:
+    """Return the range of the integers in which each layer gets its activations, by the layer's node."""
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    sources = {name: node for node in model.graph.node for name in node.output}
+    nodes = {node.name: node for node in model.graph.node}
+    found = {}
+    for layer in layers:
+        for name in nodes[layer.node].input[:2] if layer.node in nodes else ():
+            source = sources.get(name)
+            if source is None or source.op_type != "DequantizeLinear" or source.input[0] in constants:
+                continue
+            scale, zero = (numpy_helper.to_array(constants[one]) for one in source.input[1:3])
+            info = np.iinfo(zero.dtype)
+            low, high = ((end - int(zero)) * float(scale) for end in (info.min, info.max))
+            found[layer.node] = (low, high)
+    return found
 
 
 def count_zero_weights(model: onnx.ModelProto, layers: Collection[Layer]) -> int:

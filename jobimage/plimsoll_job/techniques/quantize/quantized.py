@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,14 @@ from plimsoll_job.export.graph import slim
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
-from plimsoll_job.techniques.quantize.layers import FLOAT, Layer, count_zero_weights, is_within, stored_types
+from plimsoll_job.techniques.quantize.layers import (
+    FLOAT,
+    Layer,
+    count_zero_weights,
+    input_ranges,
+    is_within,
+    stored_types,
+)
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
 from plimsoll_job.techniques.quantize.sensitivity import Chosen, choose_layers
 
@@ -32,6 +39,9 @@ class Start:
     graph: bytes
     calibration: Samples | None
     expected: Answers | None
+    #: The ranges of activations where they were learned, and those of each layer's input that they were learned from.
+    ranges: bytes | None = None
+    calibrated: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: FloatModel, calibration: Samples | None) -> Start:
@@ -56,13 +66,10 @@ class Quantized:
 def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec_field: str) -> Quantized:
     """Return the model in the scheme's format; UserError when no layer gets it, or when that gains nothing."""
     scheme, model = SCHEMES[name], start.model
-    excluded = exclude.layers if exclude else []
-    kept = {layer.node: why for layer in model.layers if (why := _why_kept(layer, name, scheme, excluded))}
-    able = [layer for layer in model.layers if layer.node not in kept]
-    if not able:
-        whys = "; ".join(sorted(set(kept.values()))) or "it has no layer with a weight"
-        raise UserError(f"{spec_field}: no layer of the model gets {name}: {whys}", reason="NotQuantizable")
-    ranges = scheme.observe(model, start.calibration) if start.calibration is not None else None
+    able, kept = able_layers(name, model, exclude, spec_field)
+    ranges = start.ranges
+    if ranges is None and start.calibration is not None:
+        ranges = scheme.observe(model, start.calibration)
 
     def make(layers: Collection[Layer]) -> onnx.ModelProto:
         return scheme.quantize(model, layers, ranges)
@@ -77,7 +84,7 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
     taken = {layer.node for layer in chosen.layers}
     kept |= {layer.node: f"kept for exclude.maxError of {limit}" for layer in able if layer.node not in taken}
     quantized = make(chosen.layers)
-    types = stored_types(quantized, model.layers)
+    types, inputs = stored_types(quantized, model.layers), input_ranges(quantized, chosen.layers)
     if all(types[node] == FLOAT for node in taken):
         raise UserError(f"{spec_field}: every layer kept float weights", reason="NotQuantizable")
     graph = slim(quantized).SerializeToString(deterministic=True)
@@ -105,10 +112,31 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
             **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
             **({} if fidelity is None else {"fidelity": fidelity.to_details()}),
             "weightTypes": dict(sorted(Counter(types.values()).items())),
-            "layers": [_record(layer, types[layer.node], kept, chosen.alone) for layer in model.layers],
+            "layers": [
+                _record(layer, types[layer.node], kept, chosen.alone)
+                | _range("inputRange", inputs.get(layer.node))
+                | _range("calibratedRange", start.calibrated.get(layer.node) if layer.node in taken else None)
+                for layer in model.layers
+            ],
         },
-        notes=_notes(model, types, excluded),
+        notes=_notes(model, types, exclude.layers if exclude else []),
     )
+
+
+def able_layers(
+    name: QuantizeScheme, model: FloatModel, exclude: Exclusion | None, spec_field: str
+) -> tuple[list[Layer], dict[str, str]]:
+    """Return the layers that may get the scheme's format, and why the others stay float, by their nodes.
+
+    UserError when there is none that may.
+    """
+    excluded = exclude.layers if exclude else []
+    kept = {layer.node: why for layer in model.layers if (why := _why_kept(layer, name, SCHEMES[name], excluded))}
+    able = [layer for layer in model.layers if layer.node not in kept]
+    if not able:
+        whys = "; ".join(sorted(set(kept.values()))) or "it has no layer with a weight"
+        raise UserError(f"{spec_field}: no layer of the model gets {name}: {whys}", reason="NotQuantizable")
+    return able, kept
 
 
 def _measure(
@@ -131,6 +159,10 @@ def _record(layer: Layer, dtype: str, kept: Mapping[str, str], alone: Mapping[st
         why = f"ONNX Runtime did not quantize this {layer.operator}" if dtype == FLOAT else "as ordered"
     sensitivity = {"sensitivity": round(alone[layer.node], 6)} if layer.node in alone else {}
     return {"layer": layer.name, "dtype": dtype, "why": why, **sensitivity}
+
+
+def _range(name: str, ends: tuple[float, float] | None) -> dict[str, list[float]]:
+    return {} if ends is None else {name: [round(end, 6) for end in ends]}
 
 
 def _why_kept(layer: Layer, name: QuantizeScheme, scheme: Scheme, excluded: Collection[str]) -> str | None:

@@ -37,6 +37,8 @@ class Scheme:
     why_others_stay: str = ""
     missing: Callable[[], str | None] = lambda: None
     observe: Callable[[FloatModel, Samples], bytes | None] = lambda model, samples: None
+    #: Whether the model is trained for it first.
+    trains: bool = False
 
     def takes(self, layer: Layer) -> bool:
         """Return whether layers of this operator get the format."""
@@ -58,6 +60,7 @@ SCHEMES: Mapping[QuantizeScheme, Scheme] = {
         to_int8_dynamic, LINEAR | EMBEDDINGS, "int8 in linear layers", "ONNX Runtime is slow at it in int8"
     ),
     QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges),
+    QuantizeScheme.INT8_QAT: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges, trains=True),
     QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
         to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits"
     ),

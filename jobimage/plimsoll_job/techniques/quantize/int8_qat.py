@@ -1,0 +1,190 @@
+"""Int8QAT: weights and activation ranges are trained in the graph that Int8Static makes, then it is made of them.
+
+What is trained is that very graph, with every rounding in its place, so that nothing changes when it is served.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch.nn import functional
+
+from plimsoll_api.spec import Distill, QuantizeTraining
+from plimsoll_job.errors import UserError
+from plimsoll_job.figures import count
+from plimsoll_job.load.data import Samples
+from plimsoll_job.techniques.distill.answers import Answers as Teaching
+from plimsoll_job.techniques.distill.learner import Learner
+from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
+from plimsoll_job.techniques.distill.teacher import Teacher
+from plimsoll_job.techniques.distill.terms import Knowledge, Term
+from plimsoll_job.techniques.distill.training import Training, TrainingSet
+from plimsoll_job.techniques.observe import Batch
+from plimsoll_job.techniques.quantize.fidelity import BATCH_SIZE, Answers, answers, compare, spread
+from plimsoll_job.techniques.quantize.int8_static import (
+    SIDES,
+    Ranges,
+    RangeTable,
+    observe_ranges,
+    read_ranges,
+    to_int8_static,
+)
+from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer, input_ranges
+from plimsoll_job.techniques.quantize.network import Network, unknown_operators
+from plimsoll_job.techniques.quantize.quantized import THREADS, Start
+from plimsoll_job.techniques.shape import Bench, Candidate
+
+#: The float graph in torch may answer by so much otherwise than ONNX Runtime, of the largest answer.
+TOLERANCE = 1e-3
+
+
+class FidelityTerm(Term):
+    """The square of the error that Fidelity tells: squared distance to the float answers, over how much they differ."""
+
+    def __init__(self, expected: Answers) -> None:
+        super().__init__()
+        self.variance = spread(expected) ** 2
+
+    def knowledge(self, teacher: Teaching) -> Knowledge:
+        """Return the float answers."""
+        return (teacher.output,)
+
+    def forward(self, student: Teaching, knowledge: Knowledge, labels: torch.Tensor | None) -> torch.Tensor:
+        """Return the squared error."""
+        return functional.mse_loss(student.output, knowledge[0]) / self.variance
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A start whose model and ranges were trained, and what is told of the training."""
+
+    start: Start
+    details: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def learn(
+    training: QuantizeTraining, start: Start, able: Sequence[Layer], candidate: Candidate, bench: Bench
+) -> Learned:
+    """Return the start with its layers' weights, biases and ranges trained; UserError when that cannot be.
+
+    The model learns to answer the training samples as it did in floats.
+    """
+    model, calibration = start.model, bench.need_calibration()
+    floats = model.copy()
+    if unknown := unknown_operators(floats):
+        raise UserError(
+            f"{bench.spec_field}.scheme: Int8QAT cannot train through {', '.join(unknown)}; use Int8Static",
+            reason="NotTrainable",
+        )
+    assert start.expected is not None  # noqa: S101 — there is calibration data
+    observed = observe_ranges(model, calibration)
+    quantized = to_int8_static(model, able, observed)
+    teacher, student = Network(floats), Network(quantized, _trained(floats, model.layers), read_ranges(observed))
+    _check(teacher, start.expected, calibration, bench.spec_field)
+    settings = Distill.model_validate(training.to_wire())
+    inputs = _batch(student, bench.need_train())
+    macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
+    with lesson(macs, f"{bench.spec_field}.training.learningRate") as notes:
+        terms = {"logits": FidelityTerm(start.expected)}
+        data = TrainingSet(inputs, Teacher(teacher, terms, inputs, bench.ranks.device), labels=None)
+        del teacher
+        course = Training(
+            Learner(student, terms),
+            data,
+            settings,
+            seed=bench.seed,
+            sparse=student.weight_names() if candidate.sparse else frozenset(),
+            ranks=bench.ranks,
+        ).run(tell_epochs(bench.reporter, "quantize", settings.epochs), bench.checkpoints)
+    student.cpu()
+    ranges = _with_ranges(observed, student.learned_ranges())
+    learned = replace(model, content=_with_weights(floats, student.learned_weights()))
+    served = to_int8_static(learned, able, ranges)
+    before, after, trained = (
+        _answers(quantized, calibration),
+        _answers(served, calibration),
+        _ask(student, calibration),
+    )
+    held_out = {"heldOut": {"bestEpoch": course.best_epoch, "curve": thin(course.held_out)}} if course.held_out else {}
+    return Learned(
+        start=replace(start, model=learned, ranges=ranges, calibrated=input_ranges(quantized, able)),
+        details={
+            "device": bench.ranks.device.type,
+            "processes": bench.ranks.world,
+            "samples": len(inputs[0]),
+            "epochs": course.epochs,
+            "loss": thin(course.curves["logits"]),
+            **held_out,
+            "fidelityBefore": compare(start.expected, before).to_details(),
+            "servedToTrained": compare(trained, after).to_details(),
+        },
+        notes=tuple(notes),
+    )
+
+
+def _trained(floats: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, NDArray[np.float32]]:
+    """Return the weights and biases of convolutions and linear layers."""
+    constants = {constant.name: constant for constant in floats.graph.initializer}
+    chosen = {layer.node: layer for layer in layers if layer.operator in CONVOLUTIONS | LINEAR}
+    names = {layer.weight for layer in chosen.values()}
+    products = set()
+    for node in floats.graph.node:
+        if node.name in chosen:
+            names |= set(node.input[2:3])
+            products |= set(node.output) if node.op_type == "MatMul" else set()
+        elif node.op_type == "Add" and products & set(node.input):
+            names |= {name for name in node.input if name in constants and len(constants[name].dims) == 1}
+    return {name: numpy_helper.to_array(constants[name]) for name in names if name}
+
+
+def _batch(network: Network, samples: Samples) -> Batch:
+    """Return the samples as the network takes them."""
+    return tuple(torch.from_numpy(samples.inputs[name]) for name in network.inputs)
+
+
+def _ask(network: Network, samples: Samples) -> Answers:
+    """Return the network's answers to all samples."""
+    batches = zip(*(torch.split(one, BATCH_SIZE) for one in _batch(network, samples)), strict=True)
+    with torch.no_grad():
+        return torch.cat([network(*batch) for batch in batches]).numpy().astype(np.float64)
+
+
+def _answers(model: onnx.ModelProto, samples: Samples) -> Answers:
+    return answers(model.SerializeToString(), samples, THREADS)
+
+
+def _check(network: Network, expected: Answers, samples: Samples, spec_field: str) -> None:
+    """UserError when the float graph answers otherwise in torch than in ONNX Runtime: an operator means another."""
+    difference = np.abs(_ask(network, samples) - expected).max() / max(1.0, np.abs(expected).max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{spec_field}.scheme: Int8QAT computes the model otherwise than ONNX Runtime, by {difference:.3g} of the "
+            "largest answer; use Int8Static",
+            reason="NotTrainable",
+        )
+
+
+def _with_weights(floats: onnx.ModelProto, learned: Mapping[str, NDArray[np.float32]]) -> bytes:
+    for constant in floats.graph.initializer:
+        if constant.name in learned:
+            constant.CopyFrom(numpy_helper.from_array(learned[constant.name], constant.name))
+    content: bytes = floats.SerializeToString()
+    return content
+
+
+def _with_ranges(observed: Ranges, learned: RangeTable) -> Ranges:
+    """Return the ranges with those learned in their place."""
+    table = json.loads(observed)
+    for name, ends in learned.items():
+        for side, end in zip(SIDES, ends, strict=True):
+            table["data"][name][side]["data"] = [end]
+    return json.dumps(table).encode()
