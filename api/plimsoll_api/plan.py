@@ -38,6 +38,7 @@ class Plan(Model):
     steps: list[Step]
     seed: int
     output: JobOutput
+    allow_code_execution: bool = False
 
     @classmethod
     def of(cls, spec: CompressionJobSpec, image: str) -> Self:
@@ -51,6 +52,7 @@ class Plan(Model):
             steps=spec.steps,
             seed=spec.seed,
             output=spec.output,
+            allow_code_execution=spec.allow_code_execution,
         )
 
     def architectures(self) -> list[Architecture]:

@@ -131,6 +131,15 @@ def _breaks_pattern(spec: CompressionJobSpec) -> bool:
     return Granularity.N_OF_M in kinds and Granularity.STRUCTURED in kinds[kinds.index(Granularity.N_OF_M) :]
 
 
+def _models(spec: CompressionJobSpec) -> list[ModelSource]:
+    teachers = [step.distill.teacher for step in spec.steps if step.distill and step.distill.teacher]
+    return [spec.model, *teachers]
+
+
+def _is_directory(source: ModelSource) -> bool:
+    return source.architecture.huggingface is not None
+
+
 def _takes_a_graph(step: Step) -> bool:
     return step.quantize is not None and str(step.quantize.scheme) != "Int8QAT"
 
@@ -196,6 +205,14 @@ class CompressionJobSpec(Model):
             "exclude.maxError",
             field="data.calibration",
             reason="FieldValueRequired",
+        ),
+        Rule(
+            cel="!self.allowCodeExecution || has(self.model.architecture.huggingface) || self.steps.exists(s, "
+            "has(s.distill) && has(s.distill.teacher) && has(s.distill.teacher.architecture.huggingface))",
+            holds=lambda spec: not spec.allow_code_execution or any(map(_is_directory, _models(spec))),
+            message="goes with architecture huggingface only: no other model brings code",
+            field="allowCodeExecution",
+            reason="FieldValueForbidden",
         ),
         Rule(
             cel="!has(self.model.architecture.onnx) || self.steps.all(s, has(s.quantize) && "
@@ -283,6 +300,13 @@ class CompressionJobSpec(Model):
         description="Where the evaluate pod runs: the serving kind of node; as runtime when unset.",
     )
     suspend: bool = Field(default=False, description="Pause: running pods are stopped; finished work is kept.")
+    allow_code_execution: bool = Field(
+        default=False,
+        description="Run the Python files that come with a Hugging Face directory whose config.json names them "
+        "(auto_map). Such code can do all that the compress pod can: read its models and data, and write the output. "
+        "Only for directories that you trust as the job image itself. Nothing is fetched, and the evaluate pod never "
+        "runs it. When false, such a directory is refused.",
+    )
     backoff_limit: int = Field(default=2, ge=0, le=100, description="Retries of a stage after a failure.")
     active_deadline_seconds: int | None = Field(
         default=None, ge=1, le=31_536_000, description="The whole job fails when it runs longer than this."

@@ -172,6 +172,7 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
             loaded.signature,
             f"{spec_field}.teacher",
             task=plan.task,
+            allow_code=plan.allow_code_execution,
         ),
     )
 

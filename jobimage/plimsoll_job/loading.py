@@ -10,6 +10,7 @@ from torch import nn
 
 from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.plan import Plan
+from plimsoll_api.sources import OutputFormat
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, weights_bytes
@@ -43,7 +44,8 @@ class Loaded:
 def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     """Read the model and the data that the plan names, and check that they fit each other."""
     reporter.report("load", 0, plan.model.uri)
-    source = load_model(plan.model, store, plan.task)
+    source = load_model(plan.model, store, plan.task, allow_code=plan.allow_code_execution)
+    check_formats(plan, source)
     check_quantization(plan, source)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
     tokenizer = source.files.get(TOKENIZER_FILE)
@@ -77,9 +79,26 @@ def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signatur
     for index, step in enumerate(plan.steps):
         spec_field = f"spec.steps[{index}].distill"
         if step.distill and step.distill.teacher:
-            load_teacher(step.distill.teacher, store, module, signature, f"{spec_field}.teacher", task=plan.task)
+            load_teacher(
+                step.distill.teacher,
+                store,
+                module,
+                signature,
+                f"{spec_field}.teacher",
+                task=plan.task,
+                allow_code=plan.allow_code_execution,
+            )
         if step.distill and step.distill.student:
             yield build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
+
+
+def check_formats(plan: Plan, source: SourceModel) -> None:
+    """UserError, before any work, when an output could not be loaded without code that came with the model."""
+    if source.has_code and OutputFormat.HUGGING_FACE in plan.output.formats:
+        raise UserError(
+            "spec.output.formats: HuggingFace is not written of a model that brings its own code: whoever loads "
+            "it would have to run that, too; use TorchExport"
+        )
 
 
 def check_quantization(plan: Plan, source: SourceModel) -> None:

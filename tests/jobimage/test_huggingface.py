@@ -209,7 +209,10 @@ def change_config(target: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"auto_map": {"AutoModel": "modeling.Mine"}}, r"auto_map\), which is never run; put its class"),
+        (
+            {"auto_map": {"AutoModel": "modeling.Mine"}},
+            r"auto_map\), which is not run unless spec\.allowCodeExec",
+        ),
         ({"model_type": "bret"}, "'bret' of config.json is not known to transformers; did you mean"),
         ({"architectures": ["BertForTokenClassification"]}, "TextClassification takes a model ForSequenceClassifi"),
         ({"architectures": None}, "config.json says nothing"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -27,20 +27,21 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class Directory:
-    """What was read of the directory: its settings, its weights, the bytes of the small files by name."""
+    """What was read of the directory: its settings, its weights, the bytes of small files and of code, by name."""
 
     config: Mapping[str, Any]
     weights: Mapping[str, torch.Tensor]
     files: Mapping[str, bytes]
     digest: str
+    code: Mapping[str, bytes] = field(default_factory=dict)
 
     def json(self, name: str) -> Any:
         """Return the JSON of a file, None when it is not there."""
         return parse_json(self.files[name], name) if name in self.files else None
 
 
-def read_directory(uri: str, store: Store) -> Directory:
-    """Read and verify the directory; UserError for what is missing, pickled, or would run code of its own."""
+def read_directory(uri: str, store: Store, *, allow_code: bool = False) -> Directory:
+    """Read and verify the directory; UserError for what is missing, pickled, or brings code that is not allowed."""
     path = store.locate(uri, WEIGHTS_FIELD)
     if not path.is_dir():
         raise UserError(f"{WEIGHTS_FIELD}: expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, got {uri}")
@@ -58,19 +59,21 @@ def read_directory(uri: str, store: Store) -> Directory:
     config = parse_json(files[CONFIG_FILE], CONFIG_FILE)
     if not isinstance(config, dict):
         raise UserError(f"{WEIGHTS_FIELD}: {CONFIG_FILE} holds no map of settings")
-    if "auto_map" in config:
+    if "auto_map" in config and not allow_code:
         raise UserError(
-            f"{WEIGHTS_FIELD}: {CONFIG_FILE} names code that comes with the model (auto_map), which is never run; "
-            "put its class into a job image and name it in spec.model.architecture.factory",
+            f"{WEIGHTS_FIELD}: {CONFIG_FILE} names code that comes with the model (auto_map), which is not run unless "
+            "spec.allowCodeExecution is true; or put its class into a job image and name it in "
+            "spec.model.architecture.factory",
             reason="CodeRefused",
         )
+    code = {name: read(name) for name in sorted(present) if name.endswith(".py")} if "auto_map" in config else {}
     weights: dict[str, torch.Tensor] = {}
-    digests = {name: digest_of(content) for name, content in files.items()}
+    digests = {name: digest_of(content) for name, content in (files | code).items()}
     for name in _weight_files(present, read, uri):
         content = read(name)
         digests[name] = digest_of(content)
         weights |= parse_weights(content, f"{uri}/{name}")
-    return Directory(config, weights, files, digest_of(canonical_json(digests)))
+    return Directory(config, weights, files, digest_of(canonical_json(digests)), code)
 
 
 def parse_json(content: bytes, name: str) -> Any:

@@ -37,6 +37,9 @@ class SourceModel:
     #: The small files of a Hugging Face directory, by name.
     directory: Mapping[str, bytes] = field(default_factory=dict)
 
+    #: Whether code that came with the weights built the module.
+    has_code: bool = False
+
     def layers(self) -> Collection[str]:
         """Return the names that parts of the model go by: those of its modules, or of the nodes of its graph."""
         if isinstance(self.module, GraphModule):
@@ -48,13 +51,14 @@ class SourceModel:
         return copy.deepcopy(self.module).eval()
 
 
-def load_model(source: ModelSource, store: Store, task: str = "") -> SourceModel:
+def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code: bool = False) -> SourceModel:
     """Read and verify the weights, and load them into the module of the architecture.
 
-    A Hugging Face directory may hold models of several tasks; the other architectures are of one.
+    A Hugging Face directory may hold models of several tasks; the other architectures are of one. Code that comes with
+    it runs only where that is allowed.
     """
     if source.architecture.huggingface is not None:
-        return _load_huggingface(source, store, task)
+        return _load_huggingface(source, store, task, allow_code)
     if source.architecture.onnx is not None:
         return _load_onnx(source, store)
     uri, files = source.uri, {}
@@ -79,15 +83,22 @@ def _load_onnx(source: ModelSource, store: Store) -> SourceModel:
     return SourceModel(build_graph(read.model).eval(), describe(source.architecture), read.digest, read.files)
 
 
-def _load_huggingface(source: ModelSource, store: Store, task: str) -> SourceModel:
-    directory = read_directory(source.uri, store)
+def _load_huggingface(source: ModelSource, store: Store, task: str, allow_code: bool) -> SourceModel:
+    directory = read_directory(source.uri, store, allow_code=allow_code)
     check_digest(source, directory.digest, source.uri)
     # transformers takes seconds to import, and other architectures do without.
     from plimsoll_job.load.architectures import huggingface  # noqa: PLC0415
 
     module = huggingface.build_huggingface(directory, task)
     files = {name: content for name, content in directory.files.items() if name in SERVED_FILES}
-    return SourceModel(module, huggingface.describe_huggingface(directory), directory.digest, files, directory.files)
+    return SourceModel(
+        module,
+        huggingface.describe_huggingface(directory),
+        directory.digest,
+        files,
+        directory.files,
+        has_code=bool(directory.code),
+    )
 
 
 def check_digest(source: ModelSource, digest: str, uri: str) -> None:

@@ -17,11 +17,18 @@ from plimsoll_job.load.store import Store
 
 
 def load_teacher(
-    source: ModelSource, store: Store, like: nn.Module, signature: Signature, spec_field: str, *, task: str
+    source: ModelSource,
+    store: Store,
+    like: nn.Module,
+    signature: Signature,
+    spec_field: str,
+    *,
+    task: str,
+    allow_code: bool,
 ) -> SourceModel:
     """Read and verify the teacher; UserError when it does not answer the same inputs in the same shape as `like`."""
     with _named({"spec.model.": f"{spec_field}."}):
-        teacher = load_model(source, store, task)
+        teacher = load_model(source, store, task, allow_code=allow_code)
     _check_answers(teacher.module, like, signature, spec_field)
     return teacher
 

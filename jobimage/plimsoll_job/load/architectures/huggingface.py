@@ -1,4 +1,4 @@
-"""Models of Hugging Face directories, by transformers' own classes: offline, without code of the directory's."""
+"""Models of Hugging Face directories, offline: by transformers' classes, or by their own where that is allowed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import transformers
 from torch import nn
 
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.architectures.code import own_class
 from plimsoll_job.load.architectures.wrapped import ImageLogits, Pooling, TextEmbedding, TextLogits
 from plimsoll_job.load.directory import MODULES_FILE, Directory
 from plimsoll_job.load.text import TOKEN_TYPE_IDS
@@ -59,7 +60,7 @@ def build_huggingface(directory: Directory, task: str) -> nn.Module:
     named = _architecture(directory.config)
     if not named.endswith(head.ending):
         raise UserError(f"spec.task: {task} takes a model {head.ending}, config.json says {named or 'nothing'}")
-    config = _config(directory.config)
+    config = _config(directory)
     model = _load(head, config, directory, strict=bool(head.ending))
     if task == "ImageClassification":
         return ImageLogits(model).eval()
@@ -107,28 +108,34 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return str(next(iter(config.get("architectures") or []), ""))
 
 
-def _config(settings: Mapping[str, Any]) -> Any:
+def _config(directory: Directory) -> Any:
     """Return transformers' configuration; UserError when the architecture is not known or the settings are wrong."""
+    settings = directory.config
     if "quantization_config" in settings:
         raise UserError(f"{FIELD}: the weights are quantized already; give the model as it was before")
     kind = str(settings.get("model_type"))
     known = transformers.CONFIG_MAPPING
-    if kind not in known:
+    own = own_class(directory, "AutoConfig")
+    if own is None and kind not in known:
         near = difflib.get_close_matches(kind, list(known), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UserError(f"{FIELD}: model_type {kind!r} of config.json is not known to transformers{hint}")
     # What wrong settings raise is of any type.
     try:
-        return known[kind].from_dict(dict(settings))
+        return (own or known[kind]).from_dict(dict(settings))
     except Exception as error:
         raise UserError(f"{FIELD}: config.json cannot be used: {error}") from error
 
 
 def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any:
     """Return transformers' model with the weights, which it renames from older releases' names by itself."""
+    kind = own_class(directory, head.auto.__name__)
+    if kind is None and config.model_type not in transformers.CONFIG_MAPPING:
+        raise UserError(f"{FIELD}: auto_map of config.json names no {head.auto.__name__}, which the task takes")
     try:
-        with torch.device("meta"):
-            kind = type(head.auto.from_config(config, trust_remote_code=False))
+        if kind is None:
+            with torch.device("meta"):
+                kind = type(head.auto.from_config(config, trust_remote_code=False))
         model, loading = kind.from_pretrained(
             None,
             config=config,
