@@ -38,10 +38,14 @@ CHANGES: dict[str, Any] = {
     "runtime": {"image": "other"},
     "evaluationRuntime": {"image": "other"},
     "suspend": True,
+    "allowCodeExecution": True,
     "backoffLimit": 9,
     "activeDeadlineSeconds": 9,
     "ttlSecondsAfterFinished": 9,
 }
+
+#: What another value of a field takes besides.
+TOGETHER = {"allowCodeExecution": {"model": {"uri": "pvc://other/model", "architecture": {"huggingface": {}}}}}
 
 STATUSES = {"job": JOB_STATUS, "release": RELEASE_STATUS, "revision": REVISION_STATUS}
 
@@ -66,7 +70,7 @@ def test_a_started_job_keeps_its_spec_but_for_suspend_and_ttl(
     api_client: client.ApiClient, namespace: str, field: str
 ) -> None:
     apply(api_client, namespace, job_with())
-    changed = job_with(**{field: CHANGES[field]})
+    changed = job_with(**{field: CHANGES[field]}, **TOGETHER.get(field, {}))
     apply(api_client, namespace, changed)
     apply(api_client, namespace, job_with())
     apply(api_client, namespace, with_status(base("job"), {"startTime": "2026-11-22T07:00:00Z"}), status=True)

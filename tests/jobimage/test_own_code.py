@@ -144,7 +144,7 @@ def test_the_digest_covers_the_code(given: Claims) -> None:
         ),
         ({"AutoModelForImageClassification": "modeling_mine.Other"}, "the code of the directory fails: .*Other"),
         ({"AutoModel": "modeling_mine.Mine"}, "names no AutoModelForImageClassification"),
-        ("modeling_mine.Mine", "names no AutoModelForImageClassification"),
+        ("modeling_mine.Mine", "the weights do not fit ResNetForImageClassification"),
     ],
 )
 def test_code_that_is_not_in_the_directory_is_refused(given: Claims, auto_map: Any, message: str) -> None:
