@@ -141,7 +141,7 @@ def _is_directory(source: ModelSource) -> bool:
 
 
 def _takes_a_graph(step: Step) -> bool:
-    return step.quantize is not None and str(step.quantize.scheme) != "Int8QAT"
+    return step.quantize is not None and not step.trains
 
 
 def _changes_structure(step: Step) -> bool:
