@@ -1,11 +1,14 @@
 """Every scheme ends in a graph that ONNX Runtime runs, is smaller, answers alike, and tells what each layer got."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -125,9 +128,26 @@ def test_layers_are_told_by_their_modules_with_their_types_and_the_reason() -> N
 
 def test_the_layers_of_a_transformer_are_quantized_embeddings_too() -> None:
     assert types_of(quantized(tiny_bert, "Int8Dynamic")) == {EMBEDDING: "uint8"} | dict.fromkeys(LINEAR_OF_BERT, "int8")
-    assert types_of(quantized(tiny_bert, "Int8Static")) == {EMBEDDING: "int8"} | dict.fromkeys(LINEAR_OF_BERT, "int8")
+    assert types_of(quantized(tiny_bert, "Int8Static")) == {EMBEDDING: "uint8"} | dict.fromkeys(LINEAR_OF_BERT, "int8")
     four = quantized(tiny_bert, "Int4WeightOnly")
     assert types_of(four) == {EMBEDDING: "float32"} | dict.fromkeys(LINEAR_OF_BERT, "int4")
+
+
+@pytest.mark.parametrize(
+    ("build", "kernel"),
+    [(digits_cnn, "QLinearConv"), (residual, "QLinearConv"), (wine_mlp, "QGemm"), (tiny_bert, "MatMulIntegerToFloat")],
+)
+def test_every_layer_in_static_int8_runs_in_an_integer_kernel(build: Build, kernel: str, tmp_path: Path) -> None:
+    graph = quantized(build, "Int8Static").candidate.graph
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    # Else a layer computes in float, and its weight is dequantized in each run: slower than the float model.
+    assert found[kernel] > 0
+    assert found["Conv"] == found["FusedConv"] == found["Gemm"] == found["FusedGemm"] == 0
+    assert found["MatMul"] + found["FusedMatMul"] == (4 if build is tiny_bert else 0), found
 
 
 def test_static_int8_leaves_nothing_of_a_cnn_in_float() -> None:

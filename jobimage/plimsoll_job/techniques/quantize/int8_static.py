@@ -15,7 +15,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
-from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, Layer
+from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
 
 BATCH_SIZE = 64
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
@@ -53,8 +53,9 @@ def read_ranges(ranges: Ranges) -> RangeTable:
 def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges | None) -> onnx.ModelProto:
     """Return the model with these layers in int8, and what lies between convolutions too.
 
-    S8S8 in QDQ form is ONNX Runtime's default for x86 processors; zero weights stay zero. Without convolutions only
-    the layers are quantized: normalisation and softmax of transformers have no int8 kernels worth the rounding.
+    Activations are unsigned: with signed ones ONNX Runtime dequantizes weights anew in each run, slower than in float.
+    Zero weights stay zero. Without convolutions only the layers are quantized, and answer in float: what lies between
+    those of transformers has no int8 kernels worth the rounding.
     """
     assert ranges is not None  # noqa: S101 — the scheme observes them
     with tempfile.TemporaryDirectory() as directory:
@@ -70,6 +71,12 @@ def _quantize(
     convolutional = any(layer.operator in CONVOLUTIONS for layer in model.layers)
     prepared, quantized = directory / "prepared.onnx", directory / "quantized.onnx"
     prepared.write_bytes(model.content)
+    excluded = [layer.node for layer in model.layers if layer.node not in chosen]
+    if not convolutional:
+        weighted = {layer.node for layer in model.layers}
+        excluded += [
+            node.name for node in model.copy().graph.node if node.op_type in LINEAR and node.name not in weighted
+        ]
     with quiet():
         quantize_static(
             str(prepared),
@@ -77,12 +84,17 @@ def _quantize(
             batches,
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             calibration_cache_path=cache,
             op_types_to_quantize=None if convolutional else sorted({layer.operator for layer in model.layers}),
-            nodes_to_exclude=[layer.node for layer in model.layers if layer.node not in chosen],
-            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, "MatMulConstBOnly": True},
+            nodes_to_exclude=excluded,
+            extra_options={
+                "ActivationSymmetric": False,
+                "WeightSymmetric": True,
+                "MatMulConstBOnly": True,
+                "OpTypesToExcludeOutputQuantization": [] if convolutional else sorted(LINEAR),
+            },
         )
     return onnx.load(str(quantized))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from plimsoll_job.techniques.quantize.int8_static import RangeTable
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS
 from plimsoll_job.techniques.quantize.operators import OPERATORS
-from plimsoll_job.techniques.quantize.rounding import grid_of, round_activation, round_bias, round_weight
+from plimsoll_job.techniques.quantize.rounding import LEAST, grid_of, round_activation, round_bias, round_weight
 
 #: A range is learned as the logarithm of its growth (Jain et al. 2020, arXiv 1903.08066), so that one learning rate
 #: serves ranges of any size. A step of the optimizer changes it by this many times the learning rate.
@@ -65,8 +65,10 @@ class Network(nn.Module):
         self.weights = nn.ParameterList(torch.from_numpy(trained[name].copy()) for name in self._weight_at)
         self._constants: dict[str, str] = {}
         nodes = [found for node in graph.node if (found := self._translate(node, stored))]
-        for name in {name for node in nodes for name in node.inputs} & stored.keys() - trained.keys():
-            self._add_constant(name, numpy_helper.to_array(stored[name]))
+        zeros = {node.inputs[2] for node in nodes if node.operator == "QuantizeLinear"}
+        for name in sorted({name for node in nodes for name in node.inputs} & stored.keys() - trained.keys()):
+            array = numpy_helper.to_array(stored[name])
+            self._add_constant(name, _zero_point(array) if name in zeros else array)
         self._nodes = nodes
         self._biases = {node.outputs[0] for node in nodes if node.operator == BIAS}
         self._last_use = {name: at for at, node in enumerate(nodes) for name in node.inputs}
@@ -170,6 +172,11 @@ class Network(nn.Module):
             given[2] = round_bias(given[2], scales[first] * scales[node.inputs[1]])
         results = OPERATORS[node.operator](node.attributes, *given)
         return [results] if isinstance(results, Tensor) else results
+
+
+def _zero_point(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the zero point among the integers from LEAST on, as if all were signed."""
+    return (stored.astype(np.float32) - np.iinfo(stored.dtype).min + LEAST).astype(np.float32)
 
 
 def _value_of(attribute: onnx.AttributeProto) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: The integers of activations; those of weights are as far on both sides.
+#: The integers of activations, taken as signed: unsigned ones are the same grid, counted from 0.
 LEAST, LARGEST = -128, 127
 WEIGHTS_REACH = 127
 #: Ranges below the smallest normal number get the scale 1.
