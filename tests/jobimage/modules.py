@@ -114,6 +114,27 @@ class Grouped(nn.Module):
         return logits
 
 
+class Cardinal(nn.Module):
+    """A residual block of four paths, as in ResNeXt, and a convolution whose groups write more than they read."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.narrow = nn.Sequential(nn.Conv2d(16, 24, 1), nn.BatchNorm2d(24), nn.ReLU())
+        self.paths = nn.Sequential(nn.Conv2d(24, 24, 3, padding=1, groups=4), nn.BatchNorm2d(24), nn.ReLU())
+        self.wide = nn.Sequential(nn.Conv2d(24, 16, 1), nn.BatchNorm2d(16))
+        self.spread = nn.Conv2d(16, 32, 3, groups=2)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        stem = torch.relu(self.stem(images))
+        total = torch.relu(stem + self.wide(self.paths(self.narrow(stem))))
+        logits: torch.Tensor = self.head(torch.relu(self.spread(total)).mean(dim=(2, 3)))
+        return logits
+
+
 def residual() -> nn.Module:
     torch.manual_seed(0)
     return Residual()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tests.jobimage.bench import samples_of
-from tests.jobimage.modules import DepthwiseSeparable, Flattened, Grouped, MixedMLP, PlainCNN, Residual
+from tests.jobimage.modules import DepthwiseSeparable, Flattened, MixedMLP, PlainCNN, Residual
 from tests.jobimage.planted import built, copy_channel, pruned
 from torch import nn
 
@@ -141,14 +141,6 @@ def test_dead_channels_and_silent_data_are_no_division_by_zero() -> None:
     left = pruned(module, samples, "40%").candidate.module
     inputs = torch.from_numpy(samples.inputs["inputs"])
     assert torch.allclose(left(inputs), module(inputs), atol=1e-4)
-
-
-def test_grouped_convolutions_are_left_whole_and_said_so() -> None:
-    module = built(Grouped)
-    applied = pruned(module, samples_of((3, 8, 8), 32), "20%")
-    assert applied.candidate.module.get_parameter("grouped.weight").shape == (8, 4, 3, 3)
-    assert applied.details["channels"].keys() == {"last"}
-    assert "What grouped convolutions read and write was left whole: grouped." in applied.notes
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,14 @@ from plimsoll_job.ranks import Ranks
 
 @dataclass(frozen=True)
 class Cut:
-    """Output channels of one layer, by their numbers before the cut, deleted with all that depends on them."""
+    """Output channels of one layer, deleted with all that depends on them.
+
+    They are counted as the turns before left them; cuts of one turn are made at once.
+    """
 
     layer: str
     channels: tuple[int, ...]
+    turn: int = 0
 
 
 @dataclass(frozen=True)

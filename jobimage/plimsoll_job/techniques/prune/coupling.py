@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from torch import nn
 
-from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED
+from plimsoll_job.figures import WEIGHTED, macs_by_layer
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.prune.attention import Attention, cut_heads, find_attentions
 from plimsoll_job.techniques.prune.dependency import tp
+from plimsoll_job.techniques.prune.grouped import group_width, hands_on, is_grouped
 from plimsoll_job.techniques.prune.plain import with_plain_layers
 from plimsoll_job.techniques.prune.tracing import Closed, trace
 from plimsoll_job.techniques.shape import Cut
@@ -32,7 +34,8 @@ class ChannelGroup:
     """Channels that can only be deleted together, numbered as the root layer's output channels.
 
     `producers` write the channels, `consumers` read them; `others`, such as normalisation, hand them on. The model's
-    output is read by nobody, so it is no group. Of attention `unit` neighbouring channels, a head, go at once.
+    output is read by nobody, so it is no group. `unit` neighbouring channels go at once: those of a head of attention,
+    or of a group of a convolution.
     """
 
     root: str
@@ -41,13 +44,15 @@ class ChannelGroup:
     consumers: tuple[Member, ...]
     others: tuple[Member, ...] = ()
     unit: int = 1
+    of_heads: bool = False
 
 
 def find_groups(module: nn.Module, signature: Signature) -> list[ChannelGroup]:
     """Return the groups of channels that may be deleted, in the order in which their roots stand in the module.
 
     The module is one of plain layers. A depthwise convolution hands each channel on: it goes with it, and reads
-    nothing. What a grouped convolution reads or writes stays whole; so does what an attention reads or writes, the
+    nothing; so does a grouped convolution with each group, where it reads as many channels as it writes. What others
+    read or write stays whole; so does what an attention reads or writes, the
     width that all layers of a transformer share.
     """
     graph = trace(module, signature)
@@ -55,11 +60,17 @@ def find_groups(module: nn.Module, signature: Signature) -> list[ChannelGroup]:
     names = {layer: name for name, layer in layers.items()}
     attentions = find_attentions(module)
     parts = {name for attention in attentions for name in (*attention.reads, attention.writes)}
-    groups = [_group_of_heads(attention) for attention in attentions]
+    # One whose weights are read without a call of their layer computes with widths of its own: its heads stay.
+    called = macs_by_layer(module, signature)
+    groups = [_group_of_heads(attention) for attention in attentions if attention.writes in called]
     for found in _follow(graph):
-        if any(is_grouped(layer := item.dep.target.module) or isinstance(layer, Closed) for item in found):
+        modules = {item.dep.target.module for item in found}
+        grouped = [layer for layer in modules if is_grouped(layer)]
+        if any(isinstance(layer, Closed) for layer in modules) or not all(map(hands_on, grouped)):
             continue
-        group = _group(found, graph, names)
+        group = _in_units(_group(found, graph, names), {names[layer]: group_width(layer) for layer in grouped})
+        if group is None:
+            continue
         members = (*group.producers, *group.consumers)
         # The graph takes what it does not know for elementwise: a sum over channels seems to lead them further.
         fits = all(max(one.positions) < layers[one.name].get_parameter("weight").shape[one.axis] for one in members)
@@ -94,13 +105,25 @@ def _group(found: tp.Group, graph: tp.DependencyGraph, names: dict[nn.Module, st
         if layer not in names:
             continue
         if isinstance(layer, WEIGHTED):
-            reads = graph.is_in_channel_pruning_fn(item.dep.handler) and not _is_depthwise(layer)
+            reads = graph.is_in_channel_pruning_fn(item.dep.handler) and not hands_on(layer)
             side, axis = (consumers, 1) if reads else (producers, 0)
         else:
             side, axis = others, 0
         side.append(Member(names[layer], axis, tuple(item.idxs), tuple(item.root_idxs)))
     root = found[0].dep.target.module
     return ChannelGroup(names[root], len(found[0].idxs), tuple(producers), tuple(consumers), tuple(others))
+
+
+def _in_units(group: ChannelGroup, widths: Mapping[str, int]) -> ChannelGroup | None:
+    """Return the group with the units in which it goes; none where convolutions do not group its channels alike."""
+    members = [member for member in group.producers if member.name in widths]
+    unit = max(widths.values(), default=1)
+    alike = all(
+        widths[member.name] == unit and position // unit == channel // unit
+        for member in members
+        for position, channel in zip(member.positions, member.channels, strict=True)
+    )
+    return replace(group, unit=unit) if alike and group.channel_count % unit == 0 else None
 
 
 def _group_of_heads(attention: Attention) -> ChannelGroup:
@@ -113,12 +136,8 @@ def _group_of_heads(attention: Attention) -> ChannelGroup:
         tuple(Member(name, 0, rows, channels * parts) for name in attention.reads),
         (Member(attention.writes, 1, channels, channels),),
         unit=attention.head_width,
+        of_heads=True,
     )
-
-
-def is_grouped(layer: nn.Module) -> bool:
-    """Tell whether the layer is a convolution in groups of several channels, which cannot lose single ones."""
-    return isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and not _is_depthwise(layer)
 
 
 def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tuple[str, int], set[int]]:
@@ -134,26 +153,11 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tu
 
 
 def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
-    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module.
-
-    A further cut of a layer counts its channels as those before it left them.
-    """
+    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module."""
     module = with_plain_layers(copy.deepcopy(module))
-    for turn in _turns(cuts):
-        _cut_once(module, signature, turn)
+    for _, of_turn in groupby(cuts, key=lambda one: one.turn):
+        _cut_once(module, signature, list(of_turn))
     return module.eval()
-
-
-def _turns(cuts: Iterable[Cut]) -> Iterator[list[Cut]]:
-    """Yield the cuts in their order, of each layer once at a time."""
-    turn: dict[str, Cut] = {}
-    for one in cuts:
-        if one.layer in turn:
-            yield list(turn.values())
-            turn = {}
-        turn[one.layer] = one
-    if turn:
-        yield list(turn.values())
 
 
 def _cut_once(module: nn.Module, signature: Signature, cuts: Sequence[Cut]) -> None:
@@ -174,9 +178,3 @@ def _cut_channels(module: nn.Module, signature: Signature, cuts: Sequence[Cut]) 
         pruner = graph.get_pruner_of_module(layer)
         group = graph.get_pruning_group(layer, pruner.prune_out_channels, list(one.channels))
         group.prune(record_history=False)
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return (
-        isinstance(layer, CONVOLUTIONS) and layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels
-    )

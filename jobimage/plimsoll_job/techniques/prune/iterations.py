@@ -157,4 +157,4 @@ def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course:
 
 
 def _cuts(facts: Sequence[Mapping[str, Any]]) -> tuple[Cut, ...]:
-    return tuple(Cut(one["layer"], tuple(one["channels"])) for one in facts)
+    return tuple(Cut(one["layer"], tuple(one["channels"]), one["turn"]) for one in facts)

@@ -9,7 +9,8 @@ from torch import nn
 
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.techniques.prune.compensation import Refitted
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, is_grouped
+from plimsoll_job.techniques.prune.coupling import ChannelGroup
+from plimsoll_job.techniques.prune.grouped import is_grouped
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
 from plimsoll_job.techniques.shape import Cut
 
@@ -30,14 +31,18 @@ def gone_by_layer(cuts: Sequence[Cut]) -> dict[str, Any]:
     return told | ({"gone": gone} if sum(map(len, gone.values())) <= MOST_NUMBERS else {})
 
 
-def heads_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:
-    """Return, by the first projection of each attention, how many heads there were and how many are left."""
-    heads = {group.root: group.unit for group in groups if group.unit > 1}
-    return {
-        root: [count // heads[root] for count in counts]
-        for root, counts in channels_by_layer(groups, cuts).items()
-        if root in heads
-    }
+def units_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, dict[str, list[int]]]:
+    """Return how many heads of attention, and how many groups of convolutions, there were and how many are left.
+
+    Heads by the first projection of their attention, groups by the layer that writes what the convolution reads.
+    """
+    told: dict[str, dict[str, list[int]]] = {}
+    counts = channels_by_layer(groups, cuts)
+    for group in groups:
+        if group.unit > 1:
+            of_kind = told.setdefault("heads" if group.of_heads else "groups", {})
+            of_kind[group.root] = [count // group.unit for count in counts[group.root]]
+    return told
 
 
 def describe_refits(refitted: Sequence[Refitted]) -> dict[str, dict[str, Any]]:
@@ -69,10 +74,11 @@ def notes_on_amount(amount: float, share: float) -> tuple[str, ...]:
     return (f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.",)
 
 
-def notes_on_cuts(module: nn.Module, left: Sequence[str]) -> tuple[str, ...]:
+def notes_on_cuts(module: nn.Module, groups: Sequence[ChannelGroup], left: Sequence[str]) -> tuple[str, ...]:
     """Return sentences on what was left whole."""
     notes = []
-    if grouped := [name for name, layer in module.named_modules() if is_grouped(layer)]:
+    members = {member.name for group in groups for member in group.producers}
+    if grouped := [name for name, layer in module.named_modules() if is_grouped(layer) and name not in members]:
         notes.append(f"What grouped convolutions read and write was left whole: {', '.join(grouped)}.")
     if left:
         notes.append(f"Left whole, since the model does not answer rightly without single channels: {', '.join(left)}.")

@@ -24,14 +24,14 @@ from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
     gone_by_layer,
-    heads_by_layer,
     notes_on_amount,
     notes_on_cuts,
     notes_on_data,
     told_of_turns,
+    units_by_layer,
 )
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
-from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 
 
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
@@ -64,17 +64,17 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         scores = scores_of(scan, groups, scores, Estimate(module, bench.signature, groups, settings.of))
         details["sensitivity"] = scan.to_wire()
     done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
-    cuts = done.selection.cuts
+    turn = 1 + max((one.turn for one in candidate.changes if isinstance(one, Cut)), default=-1)
+    cuts = tuple(replace(one, turn=turn) for one in done.selection.cuts)
     if not cuts:
         return Turn(candidate, goal.taken)
-    notes = notes_on_cuts(module, done.left)
+    notes = notes_on_cuts(module, done.groups, done.left)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
         samples = bench.need_calibration()
         refitted = compensate(module, done.module, done.groups, cuts, lambda: batches_of(samples))
         details["refitted"], notes = describe_refits(refitted), (*notes, *notes_on_data(refitted))
-    if heads := heads_by_layer(done.groups, cuts):
-        details["heads"] = heads
+    details |= units_by_layer(done.groups, cuts)
     return Turn(
         candidate=replace(candidate, module=done.module, changes=(*candidate.changes, *cuts)),
         taken=goal.taken_with(done.selection.share),

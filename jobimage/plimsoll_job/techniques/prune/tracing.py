@@ -15,6 +15,7 @@ from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.prune.attention import attention_owners
 from plimsoll_job.techniques.prune.dependency import tp
+from plimsoll_job.techniques.prune.grouped import Graph
 
 #: Channels that one step of a trace may lead to; more of them are a trace that runs in circles.
 MOST_CHANNELS = 200_000
@@ -36,7 +37,7 @@ def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
     # What stops the tracer on a module it does not know is of any type: its own checks, torch's, the module's code.
     try:
         with _attention_closed(module, signature), torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(module, example_of(signature), verbose=False)
+            return Graph().build_dependency(module, example_of(signature), verbose=False)
     except Exception as error:
         raise UserError(
             f"spec.model.architecture: structured pruning cannot follow this model: {error}",
