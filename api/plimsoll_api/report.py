@@ -183,6 +183,7 @@ class Report(Model):
     ratios: list[RatioInterval] = []
     steps: list[StepFigures] = Field(default=[], description="One row a step; the last is the candidate.")
     lineage: Lineage | None = Field(default=None, description="The candidate's, from its manifest.")
+    notes: list[str] = Field(default=[], description="Sentences a person should read.")
     compression_peak_memory_bytes: int | None = Field(
         default=None, description="The most host memory that the compress pod held, over all its processes."
     )

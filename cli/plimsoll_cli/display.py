@@ -91,6 +91,8 @@ class Display:
         self._console.print(_figures(report))
         if len(report.steps) > 1:
             self._console.print(_steps(report))
+        for note in report.notes:
+            self._console.print(note, style="yellow", markup=False, soft_wrap=True)
         self._console.print(_checks(judgement))
         colour = COLOURS[judgement.verdict]
         self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")

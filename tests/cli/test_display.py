@@ -43,3 +43,12 @@ def test_the_memory_of_both_stages_is_shown_where_it_was_measured() -> None:
     assert isinstance(shown.file, StringIO)
     told = [line for line in shown.file.getvalue().splitlines() if line.startswith("memory")]
     assert told == ["memory    evaluate 1 MiB at most", "memory    compress 1,431 MiB, evaluate 1 MiB at most"]
+
+
+def test_notes_of_the_report_are_shown() -> None:
+    shown = Console(file=StringIO(), width=60)
+    note = "The candidate is slower than the baseline at batch size 1: its median latency is 2.20 times that of it."
+    measured = report(notes=[note])
+    Display("job", shown).result(measured, judge(measured, GATES), Path("report.json"))
+    assert isinstance(shown.file, StringIO)
+    assert note in shown.file.getvalue().splitlines()

@@ -8,7 +8,7 @@ import pytest
 from plimsoll_api.report import RatioInterval
 from plimsoll_api.spec import Metric
 from plimsoll_job.evaluate import latency
-from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals
+from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals, slower_notes
 from plimsoll_job.evaluate.timing import Times, measure_times, runs_per_block, warm_up
 
 
@@ -125,3 +125,20 @@ def test_resampling_is_the_same_as_sorting_each_resample(monkeypatch: pytest.Mon
 
 def test_one_seed_gives_one_interval() -> None:
     assert ratio_intervals(simulated(0, 1.0), 1, 5) == ratio_intervals(simulated(0, 1.0), 1, 5)
+
+
+def test_a_candidate_that_is_slower_for_certain_is_told() -> None:
+    def interval(metric: Metric, batch_size: int, low: float, high: float) -> RatioInterval:
+        return RatioInterval(metric=metric, batch_size=batch_size, ratio=(low + high) / 2, low=low, high=high, rounds=8)
+
+    notes = slower_notes(
+        [
+            interval(Metric.LATENCY_P50, 1, 2.1, 2.3),
+            interval(Metric.LATENCY_P95, 1, 2.1, 2.3),
+            interval(Metric.LATENCY_P50, 32, 0.9, 1.2),
+        ]
+    )
+    assert notes == [
+        "The candidate is slower than the baseline at batch size 1: its median latency is 2.20 times that of the "
+        "baseline, 2.10 to 2.30 with 95% confidence."
+    ]

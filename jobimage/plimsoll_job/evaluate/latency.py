@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,16 @@ def ratio_intervals(times: Times, batch_size: int, seed: int) -> list[RatioInter
             )
         )
     return intervals
+
+
+def slower_notes(ratios: Iterable[RatioInterval]) -> list[str]:
+    """Return a sentence for each batch size at which the candidate's median is slower, by the whole of its interval."""
+    return [
+        f"The candidate is slower than the baseline at batch size {one.batch_size}: its median latency is "
+        f"{one.ratio:.2f} times that of the baseline, {one.low:.2f} to {one.high:.2f} with 95% confidence."
+        for one in ratios
+        if one.metric == Metric.LATENCY_P50 and one.low > 1
+    ]
 
 
 def _statistics(seconds: Seconds, counts: NDArray[np.int32]) -> dict[Metric, Seconds]:
