@@ -21,6 +21,7 @@ from plimsoll_job.figures import ModuleFigures, count
 from plimsoll_job.load.roles import load_teacher
 from plimsoll_job.load.store import Store
 from plimsoll_job.loading import Loaded, load
+from plimsoll_job.memory import give_back
 from plimsoll_job.packages import engine_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
@@ -81,7 +82,8 @@ def make_deterministic() -> None:
 def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:
     """Export and publish the model as given: the candidate is compared with it, a release falls back to it."""
     reporter.report("analyse", 0, "exports the baseline")
-    module = loaded.source.build()
+    give_back()
+    module = loaded.source.module
     lineage = Lineage(
         source_digest=loaded.source.digest,
         architecture=loaded.source.architecture,
@@ -193,6 +195,7 @@ def publishing(
     """Return what writes the model that the steps made in these formats, checks each, and publishes them."""
 
     def publish(candidate: Candidate, records: list[StepRecord]) -> ArtifactRef:
+        give_back()
         files = write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats)
         lineage = Lineage(
             plan_digest=plan.content_digest(),

@@ -13,6 +13,7 @@ from plimsoll_api.plan import Plan
 from plimsoll_api.sources import OutputFormat
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.onnx_export import MAX_WEIGHTS_BYTES
 from plimsoll_job.figures import count, weights_bytes
 from plimsoll_job.load.data import Samples, read_samples, taken_by
 from plimsoll_job.load.inputs import Signature
@@ -45,6 +46,7 @@ def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     """Read the model and the data that the plan names, and check that they fit each other."""
     reporter.report("load", 0, plan.model.uri)
     source = load_model(plan.model, store, plan.task, allow_code=plan.allow_code_execution)
+    check_fits(source.module, "spec.model.uri")
     check_formats(plan, source)
     check_quantization(plan, source)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
@@ -89,7 +91,19 @@ def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signatur
                 allow_code=plan.allow_code_execution,
             )
         if step.distill and step.distill.student:
-            yield build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
+            student = build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
+            check_fits(student, f"{spec_field}.student")
+            yield student
+
+
+def check_fits(module: nn.Module, spec_field: str) -> None:
+    """UserError when the module's weights are more than a file of ONNX holds."""
+    if (given := weights_bytes(module)) > MAX_WEIGHTS_BYTES:
+        raise UserError(
+            f"{spec_field}: the model has {given} bytes of weights, an ONNX file holds at most {MAX_WEIGHTS_BYTES}; "
+            "name a smaller model",
+            reason="TooLarge",
+        )
 
 
 def check_formats(plan: Plan, source: SourceModel) -> None:

@@ -6,6 +6,8 @@ under pressure; and without a cluster the cgroup is not the pod's.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 from pathlib import Path
 
@@ -26,6 +28,18 @@ def count_beside(peak_bytes: int) -> None:
     """Count a process that ran beside this one, and held so much at most while this one held what it holds now."""
     global _beside  # noqa: PLW0603 — an account of the process, as the kernel's own are
     _beside = max(_beside, _status("VmRSS") + peak_bytes)
+
+
+def give_back() -> None:
+    """Let go of what only circles of objects hold, and give freed memory back to the kernel.
+
+    Traces and hooks hold modules in circles, which would stay for long: they are few objects, all of them large. And
+    the C library keeps freed tensors below 32 MiB.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _status(field: str) -> int:

@@ -83,7 +83,8 @@ class Work:
             saved = self._read(finished - 1, source)
             if saved is not None:
                 return finished, *saved
-        return 0, Candidate(source.build()), []
+        # A technique never changes the module that it is given.
+        return 0, Candidate(source.module), []
 
     def finish(self, done: Done) -> None:
         """Remember the artifacts, and drop the states that are no longer needed."""
@@ -111,7 +112,7 @@ class Work:
         try:
             state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
             graph = (directory / GRAPH_FILE).read_bytes() if state.has_graph else None
-            module = replay(source.build(), self.signature, state.changes)
+            module = replay(source.module if state.changes else source.build(), self.signature, state.changes)
             load_strictly(module, read_tensors(directory / WEIGHTS_FILE), "work directory")
         except (OSError, UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
             return None

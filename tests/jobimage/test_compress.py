@@ -1,6 +1,7 @@
 """The whole of a compression, in this process: what is published, what is kept, and every way a plan can be wrong."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.jobimage.claims import DISTILL, INT8, PRUNE, STEPS, Claims, published
+from torch import nn
 
 from plimsoll_api.report import Progress, Summary
 from plimsoll_job import compress as flow
+from plimsoll_job import loading
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.model import load_model
@@ -154,6 +157,57 @@ def test_a_damaged_state_is_passed_over(claims: Claims, monkeypatch: pytest.Monk
     monkeypatch.setitem(TECHNIQUES, "prune", die)
     assert compressed(claims).outcome == "Done"
     assert taken == ["distill"]
+
+
+@pytest.mark.parametrize(
+    ("step", "spec_field"),
+    [
+        (INT8, "spec.model.uri"),
+        ({"distill": {"epochs": 1, "student": {"factory": "tests.jobimage.test_compress:wide"}}}, "spec.steps[0].dist"),
+    ],
+)
+def test_a_model_that_no_onnx_file_holds_is_refused_before_any_work(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch, step: dict[str, Any], spec_field: str
+) -> None:
+    weights = count_bytes(load_file(claims.weights).values())
+    monkeypatch.setattr(loading, "MAX_WEIGHTS_BYTES", weights - 1 if step is INT8 else weights)
+    with pytest.raises(UserError, match=rf"^{re.escape(spec_field)}.*: the model has \d+ bytes of weights") as error:
+        compressed(claims, [step])
+    assert error.value.reason == "TooLarge"
+    assert not list((claims.directory / "out").iterdir())
+
+
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(13, 512), nn.ReLU(), nn.Linear(512, 3))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        PRUNE,
+        UNSTRUCTURED,
+        {"prune": {"criterion": "Redundancy", "amount": "30%"}},
+        {"prune": {"criterion": "Magnitude", "amount": "30%"}},
+        {"prune": {"criterion": "Magnitude", "amount": "40%", "iterations": 2, "recovery": {"epochs": 1}}},
+        {"prune": {"criterion": "Activation", "amount": "30%", "allocation": "Sensitivity"}},
+        {"factorize": {"method": "ActivationSvd", "amount": "30%"}},
+        DISTILL,
+        INT8,
+        {"quantize": {"scheme": "Int8QAT", "training": {"epochs": 1}}},
+    ],
+)
+def test_no_technique_changes_the_model_that_it_is_given(claims: Claims, step: dict[str, Any]) -> None:
+    # The model as given is the first candidate and every teacher, and in memory once.
+    store = Store(claims=claims.directory)
+    plan = claims.plan([step])
+    loaded = load(plan, store, Reporter(emit=lambda _: None))
+    before = Candidate(loaded.source.module).fingerprint()
+    work = Work(flow.work_directory(plan, store), loaded.signature)
+    silent = Reporter(emit=lambda _: None)
+    candidate, _ = flow.take_steps(plan, loaded, work, lambda *_: None, silent)  # type: ignore[arg-type]
+    assert candidate.fingerprint() != before
+    assert Candidate(loaded.source.module).fingerprint() == before
+    assert not any(parameter.grad is not None for parameter in candidate.module.parameters())
 
 
 def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import onnx
@@ -22,15 +23,21 @@ NUMPY_NAMES = {
 
 
 def slim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without what no runtime reads: notes, inferred shapes, spare constants, long names.
+    """Return a copy of the model as `strip` leaves it."""
+    slimmed = onnx.ModelProto()
+    slimmed.CopyFrom(model)
+    strip(slimmed)
+    return slimmed
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Take out of the model what no runtime reads: notes, inferred shapes, spare constants, long names.
 
     Names of inputs and outputs stay: they are the model's signature.
     """
-    slimmed = onnx.ModelProto()
-    slimmed.CopyFrom(model)
-    slimmed.producer_name, slimmed.producer_version, slimmed.doc_string = "plimsoll", "", ""
-    del slimmed.metadata_props[:]
-    graph = slimmed.graph
+    model.producer_name, model.producer_version, model.doc_string = "plimsoll", "", ""
+    del model.metadata_props[:]
+    graph = model.graph
     graph.name, graph.doc_string = "model", ""
     del graph.value_info[:], graph.metadata_props[:]
     for node in graph.node:
@@ -38,7 +45,6 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
         del node.metadata_props[:]
     _merge_constants(graph)
     _shorten_names(graph)
-    return slimmed
 
 
 def signature(model: onnx.ModelProto) -> tuple[list[Tensor], list[Tensor]]:
@@ -71,19 +77,19 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
 def _merge_constants(graph: onnx.GraphProto) -> None:
     """Keep one of each group of equal constants, and none that no node reads."""
     first_of: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    # By the digest of its numbers: a map that holds them all would be the weights once more.
     renamed: dict[str, str] = {}
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    kept = []
-    for constant in graph.initializer:
-        if constant.name not in used:
-            continue
-        array = numpy_helper.to_array(constant)
-        first = first_of.setdefault((constant.data_type, tuple(constant.dims), array.tobytes()), constant.name)
-        renamed[constant.name] = first
-        if first == constant.name:
-            kept.append(constant)
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    spare = []
+    for index, constant in enumerate(graph.initializer):
+        if constant.name in used:
+            numbers = hashlib.sha256(numpy_helper.to_array(constant).tobytes()).digest()
+            first = first_of.setdefault((constant.data_type, tuple(constant.dims), numbers), constant.name)
+            renamed[constant.name] = first
+        if renamed.get(constant.name) != constant.name:
+            spare.append(index)
+    for index in reversed(spare):
+        del graph.initializer[index]
     _rename(graph, renamed)
 
 

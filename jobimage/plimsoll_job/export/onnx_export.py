@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.graph import slim
+from plimsoll_job.export.graph import strip
 from plimsoll_job.export.pooling import any_pooling
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.graph import GraphModule
@@ -26,6 +26,8 @@ OUTPUT_NAME = "logits"
 OPSET = 17
 CHECKED_BATCHES = (1, 5)
 TOLERANCE = 1e-4
+#: Protobuf ends at 2 GiB; what is not weights, such as nodes and names, has the rest.
+MAX_WEIGHTS_BYTES = (1 << 31) - (32 << 20)
 
 
 def export_onnx(module: nn.Module, signature: Signature) -> bytes:
@@ -52,7 +54,9 @@ def _export_checked(module: nn.Module, signature: Signature) -> bytes:
 
 def trace_onnx(module: nn.Module, signature: Signature) -> bytes:
     """Return the same without comparing its answers; UserError when torch cannot export the module."""
-    graph: bytes = slim(trace_named(module, signature)).SerializeToString(deterministic=True)
+    model = trace_named(module, signature)
+    strip(model)
+    graph: bytes = model.SerializeToString(deterministic=True)
     return graph
 
 
@@ -60,13 +64,13 @@ def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
     """Return the module as an ONNX model whose nodes are named by its modules; not compared either."""
     if isinstance(module, GraphModule):
         return module.described(example_of(signature), any_length=signature[0].any_length)
-    buffer = io.BytesIO()
+    sink = _Sink()
     try:
         with _quiet(), any_pooling(OPSET):
             torch.onnx.export(
                 module,
                 example_of(signature),
-                buffer,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
+                sink,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
                 # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
                 dynamo=False,
                 input_names=[one.name for one in signature],
@@ -81,7 +85,19 @@ def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
         raise UserError(
             f"spec.model.architecture: the model cannot be exported to ONNX: {error}", reason="NotExportable"
         ) from error
-    return onnx.load_from_string(buffer.getvalue())
+    return onnx.load_from_string(b"".join(sink.parts))
+
+
+class _Sink(io.BytesIO):
+    """Keeps what is written as it is: a buffer would be the model once more, and what it returns again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[bytes] = []
+
+    def write(self, part: Any) -> int:
+        self.parts.append(part)
+        return len(part)
 
 
 def output_axes(module: nn.Module, signature: Signature) -> dict[int, str]:

@@ -71,6 +71,8 @@ def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code:
     digest = digest_of(content)
     check_digest(source, digest, uri)
     weights = parse_weights(content, uri)
+    # Else the weights would be in memory three times when the module is made.
+    del content
     module, unread = build_module(source.architecture)
     read = {name: value for name, value in weights.items() if not name.startswith(unread)}
     load_strictly(module, read, WEIGHTS_FIELD)

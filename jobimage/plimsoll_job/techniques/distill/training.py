@@ -94,6 +94,8 @@ class Training:
             on_epoch(self.course.epochs, loss)
         if self._best:
             self._learner.load_state_dict(self._best)
+        # The model outlives the training, and would keep them.
+        self._optimizer.zero_grad()
         self._learner.eval()
         return self.course
 

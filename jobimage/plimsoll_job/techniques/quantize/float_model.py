@@ -37,12 +37,14 @@ def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     Batch norm folds into convolutions, and ONNX Runtime skips layers whose shapes it does not know.
     """
     module = candidate.module.cpu().eval()
-    named = trace_named(module, signature)
-    check_export(module, named.SerializeToString(), signature)
+    named = trace_named(module, signature).SerializeToString()
+    check_export(module, named, signature)
     with tempfile.TemporaryDirectory() as directory, quiet():
         source, prepared = Path(directory, "named.onnx"), Path(directory, "prepared.onnx")
-        # From memory its weights would be handed over apart, and those that are shapes could not be inferred from.
-        source.write_bytes(named.SerializeToString())
+        # From memory its weights would be handed over apart, and those that are shapes could not be inferred from; and
+        # it would be copied.
+        source.write_bytes(named)
+        del named
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         model = onnx.load(str(prepared))
     name_nodes(model)

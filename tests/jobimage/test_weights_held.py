@@ -1,0 +1,83 @@
+"""How often the weights are in memory at once, with a model that is large against what the interpreter needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+INPUTS, WIDTH, LAYERS = 16, 2048, 8
+#: Runs the small model first: what is imported and set aside on the way is no weight. Then the peak is counted anew.
+PROGRAM = """
+import ctypes, gc, json, sys
+from pathlib import Path
+import numpy as np, torch
+from safetensors.torch import save_file
+from plimsoll_api.plan import Plan
+from plimsoll_job.compress import compress
+from plimsoll_job.load.store import Store
+from plimsoll_job.memory import _status
+from plimsoll_job.progress import Reporter
+from tests.jobimage import test_weights_held as models
+
+root, steps = Path(sys.argv[1]), json.loads(sys.argv[2])
+inputs = np.random.default_rng(0).standard_normal((64, models.INPUTS)).astype(np.float32)
+np.savez(root / "data.npz", inputs=inputs, labels=np.arange(64) % 3)
+for name in ("small", "large"):
+    torch.manual_seed(0)
+    save_file(getattr(models, name)().state_dict(), root / f"{name}.safetensors")
+    weights = (root / f"{name}.safetensors").stat().st_size
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    compress(Plan.model_validate({
+        "image": "", "task": "TabularClassification", "seed": 0, "steps": steps,
+        "model": {"uri": f"pvc://c/{name}.safetensors", "architecture": {"factory": f"{models.__name__}:{name}"}},
+        "train": {"uri": "pvc://c/data.npz"}, "calibration": {"uri": "pvc://c/data.npz"},
+        "output": {"uri": f"pvc://c/out-{name}"},
+    }), Store(mounts={"c": root}), Reporter(emit=lambda _: None))
+print((_status("VmHWM") - before) / weights)
+"""
+
+PRUNE = {"prune": {"criterion": "Magnitude", "granularity": "Structured", "amount": "30%"}}
+DISTILL = {"distill": {"epochs": 1, "batchSize": 32}}
+INT8 = {"quantize": {"scheme": "Int8Static"}}
+
+
+def perceptron(width: int) -> nn.Module:
+    hidden = [layer for _ in range(LAYERS) for layer in (nn.Linear(width, width), nn.ReLU())]
+    module = nn.Sequential(nn.Linear(INPUTS, width), nn.ReLU(), *hidden, nn.Linear(width, 3))
+    module.input_shape = (INPUTS,)  # type: ignore[assignment]
+    return module
+
+
+def small() -> nn.Module:
+    return perceptron(32)
+
+
+def large() -> nn.Module:
+    return perceptron(WIDTH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "most"),
+    [([PRUNE], 4.5), ([PRUNE, DISTILL], 5.1), ([INT8], 7.6)],
+    ids=["export", "training", "int8"],
+)
+def test_the_weights_are_held_no_more_often_than_is_told(
+    steps: list[dict[str, Any]], most: float, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(steps)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    held = float(done.stdout.split()[-1])
+    # The figures are those of the guide to sizing pods, with a little room.
+    assert 0.8 * most < held < most, held
