@@ -85,6 +85,14 @@ def test_the_record_tells_of_each_iteration() -> None:
         assert before - after == sum(len(one["gone"].get(layer, ())) for one in (first, second, last))
 
 
+def test_of_long_records_the_last_iteration_alone_tells_of_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plimsoll_job.techniques.prune.record.MOST_BYTES", 100)
+    details = taken(Residual().eval(), criterion="Magnitude", amount="60%").details
+    first, second, last = details["iterations"]
+    assert first.keys() == second.keys() == {"amount", "share", "goneDigest", "recovery"}
+    assert last["channels"].keys() == details["channels"].keys()
+
+
 def test_the_model_learns_again_what_a_cut_took() -> None:
     module = small_digits()
     on = bench_of(module, train=digits(0, TRAINING))

@@ -16,6 +16,9 @@ from plimsoll_job.techniques.shape import Cut
 
 #: Channel numbers that a record holds: all records of a job share the 256 KiB of its report.
 MOST_NUMBERS = 2_000
+#: What all iterations of a step may tell; of longer records only the last iteration tells of its layers.
+MOST_BYTES = 65_536
+OF_LAYERS = frozenset({"blockWidth", "channels", "gone", "groups", "heads", "refitted", "sensitivity", "zeros"})
 
 
 def channels_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:
@@ -96,4 +99,7 @@ def told_of_turns(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for record in records:
         told |= {name: record[name] for name in ("zeros", "maskDigest") if name in record}
+    if len(canonical_json(list(records))) > MOST_BYTES:
+        brief = [{name: value for name, value in one.items() if name not in OF_LAYERS} for one in records[:-1]]
+        records = [*brief, records[-1]]
     return {**({"channels": counts} if counts else {}), **told, "iterations": list(records)}
