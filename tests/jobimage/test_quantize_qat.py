@@ -13,12 +13,12 @@ from onnx import numpy_helper
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 from sklearn.datasets import load_digits
 from tests.jobimage.bench import bench_of, samples_of
-from tests.jobimage.modules import DepthwiseSeparable, residual
+from tests.jobimage.modules import DepthwiseSeparable, Tagger, residual
 from tests.jobimage.test_quantize import setting
-from tests.jobimage.texts import tiny_bert
+from tests.jobimage.texts import TEXT, sentences, tiny_bert
 from torch import nn
 
-from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme
+from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme, Task
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
@@ -272,6 +272,18 @@ def test_a_training_that_brings_nothing_is_told() -> None:
     worse = wine(training={"epochs": 1, "learningRate": "0.3"})
     assert worse.details["fidelity"]["error"] > worse.details["training"]["fidelityBefore"]["error"]
     assert any("no nearer to float" in note for note in worse.notes)
+
+
+def test_an_answer_a_token_is_trained_too() -> None:
+    torch.manual_seed(0)
+    module, samples = Tagger().eval(), sentences()
+    module.words = nn.Embedding(2_000, 32)
+    bench = replace(
+        bench_of(module, train=samples, calibration=samples, signature=TEXT), task=Task.TOKEN_CLASSIFICATION
+    )
+    made = applied(module, bench, training={"epochs": 3})
+    assert made.details["training"]["servedToTrained"]["error"] < 0.01
+    assert made.details["fidelity"]["error"] < 0.1
 
 
 def test_auto_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:

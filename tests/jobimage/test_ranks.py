@@ -23,6 +23,7 @@ DISTILL: dict[str, Any] = {
         "losses": [{"logits": {}}, {"labels": {}}, {"features": {}}], "earlyStopping": {"patience": 5},
     }
 }  # fmt: skip
+QUANTIZE: dict[str, Any] = {"quantize": {"scheme": "Int8QAT", "training": {"epochs": 2, "batchSize": 16}}}
 STEPS = [DISTILL, {"prune": {"criterion": "Magnitude", "amount": "40%"}}, DISTILL]
 
 
@@ -84,3 +85,20 @@ def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Pat
     wanted = [step["details"] for step in published(claims, alone.summary.candidate)["lineage"]["steps"]]
     assert details[0]["loss"] == pytest.approx(wanted[0]["loss"], rel=1e-3)
     assert details[0]["heldOut"]["curve"] == pytest.approx(wanted[0]["heldOut"]["curve"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_quantized_model(claims: Claims, tmp_path: Path) -> None:
+    file, ending = tmp_path / "plan.json", tmp_path / "ending.json"
+    file.write_bytes(claims.plan([QUANTIZE]).canonical_json())
+    together = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         "-m", "plimsoll_job", "compress", "--plan", str(file), "--claims", str(claims.directory),
+         "--termination-file", str(ending)],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert together.returncode == 0, together.stderr
+    summary = Summary.model_validate_json(ending.read_bytes())
+    (step,) = published(claims, summary.candidate)["lineage"]["steps"]
+    assert step["details"]["training"]["processes"] == 2
+    assert step["details"]["training"]["servedToTrained"]["error"] < 1e-3
