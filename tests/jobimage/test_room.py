@@ -28,6 +28,7 @@ def wide_mlp() -> nn.Module:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "formats"),
     [([LITTLE, DISTILL, INT8], ["Onnx"]), ([LITTLE, DISTILL], ["Onnx", "TorchExport"])],
