@@ -9,6 +9,8 @@ from plimsoll_api.verdict import Verdict
 
 #: The one-sided confidence of limits that say none.
 DEFAULT_CONFIDENCE = 0.95
+#: Differences of shares are compared to this many decimals, so that 0.95 - 0.93 is 0.02.
+DECIMALS = 12
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import math
 import pytest
 from tests.api.reports import GATES, check, gate, passing, report, verdict, with_flips
 
-from plimsoll_api.gate import accuracy_minimum, accuracy_regression
 from plimsoll_api.gates import Gate
+from plimsoll_api.shares import accuracy_minimum, accuracy_regression
 from plimsoll_api.statistics import PairedCounts, newcombe_paired_interval, wilson_interval, z_score
 from plimsoll_api.verdict import Verdict
 
