@@ -13,6 +13,8 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 #: Beside a model of text: how its texts become tokens.
 TOKENIZER_FILE = "tokenizer.json"
+#: What was done to the structure of the model as given, in order, whole: enough to do it again.
+CHANGES_FILE = "changes.json"
 
 
 class ArtifactFile(Model):
@@ -79,13 +81,18 @@ class ArtifactManifest(Model):
     macs: int = Field(description="Multiply-accumulates of one sample.")
     lineage: Lineage = Field(description="Where it comes from.")
 
+    @property
+    def serving_bytes(self) -> int:
+        """The bytes of what serving the model needs; what lies beside it does not count."""
+        return sum(file.size_bytes for file in self.files if file.serving)
+
 
 class ArtifactRef(Model):
     """An artifact in a store."""
 
     uri: Annotated[str, Field(max_length=1200)] = Field(description="Its directory.")
     digest: Digest = Field(description="sha256 of its manifest.")
-    size_bytes: int = Field(ge=0, description="Bytes of its files on disk.")
+    size_bytes: int = Field(ge=0, description="Bytes of the files that serving it needs.")
 
     def beside(self, digest: str) -> str:
         """Return the URI of another artifact of the same store."""

@@ -28,7 +28,7 @@ from plimsoll_job.load.inputs import single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
-from plimsoll_job.techniques.shape import Candidate
+from plimsoll_job.techniques.shape import Candidate, Cut, Split
 from plimsoll_job.zoo import wine_mlp
 
 WINE = single((13,))
@@ -140,11 +140,25 @@ def test_a_job_writes_every_format_and_marks_what_is_code(claims: Claims) -> Non
     summary = compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
     files = {file["path"]: file for file in published(claims, summary.candidate)["files"]}
     assert {path: (file["serving"], file["code"]) for path, file in files.items()} == {
+        "changes.json": (False, False),
         "model.onnx": (True, False),
         "model.pt2": (False, True),
     }
+    assert summary.candidate is not None
+    assert summary.candidate.size_bytes == files["model.onnx"]["sizeBytes"]
     assert [file["path"] for file in published(claims, summary.baseline)["files"]] == ["model.onnx"]
     assert json.dumps(files) == json.dumps({path: files[path] for path in sorted(files)})
+
+
+def test_what_was_done_to_the_structure_lies_beside_the_model_whole() -> None:
+    source = wine()
+    changes = (Cut("0", tuple(range(3_000))), Split("2", (2,)))
+    files = write_outputs(Candidate(source.build(), changes), source, WINE, TASK, [ONNX])
+    assert json.loads(files["changes.json"]) == [
+        {"cut": {"channels": list(range(3_000)), "layer": "0", "turn": 0}},
+        {"split": {"layer": "2", "ranks": [2]}},
+    ]
+    assert set(write_outputs(Candidate(source.build()), source, WINE, TASK, [ONNX])) == {"model.onnx"}
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def _figures_of(technique: str, contestant: Contestant, quality: QualityFigures,
     return StepFigures(
         technique=technique,
         artifact_digest=contestant.artifact.ref.digest,
-        size_bytes=contestant.artifact.serving_bytes,
+        size_bytes=contestant.artifact.manifest.serving_bytes,
         parameters=manifest.parameters,
         nonzero_parameters=manifest.nonzero_parameters,
         macs=manifest.macs,

@@ -133,7 +133,7 @@ def figures_of(contestant: Contestant, quality: QualityFigures, latency: list[La
     manifest = contestant.artifact.manifest
     return ModelFigures(
         artifact=contestant.artifact.ref,
-        size_bytes=contestant.artifact.serving_bytes,
+        size_bytes=contestant.artifact.manifest.serving_bytes,
         parameters=manifest.parameters,
         nonzero_parameters=manifest.nonzero_parameters,
         macs=manifest.macs,

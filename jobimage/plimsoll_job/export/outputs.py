@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from plimsoll_api.artifact import MODEL_FILE
+from plimsoll_api.artifact import CHANGES_FILE, MODEL_FILE
+from plimsoll_api.model import canonical_json
 from plimsoll_api.sources import OutputFormat
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import export_onnx
@@ -25,7 +26,7 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.weights import WEIGHTS_FILE
 from plimsoll_job.sessions import open_session
-from plimsoll_job.techniques.shape import Candidate
+from plimsoll_job.techniques.shape import Candidate, told_of_changes
 
 
 def write_outputs(
@@ -33,10 +34,13 @@ def write_outputs(
 ) -> dict[str, bytes]:
     """Return the files of the artifact, in every format asked for, each loaded anew and found to answer alike.
 
+    What was done to the structure lies beside them, however long: a report has no room for a large model's channels.
     UserError when one cannot be written, cannot be loaded, or answers otherwise.
     """
     module = candidate.module.cpu().eval()
     files = {**source.files, MODEL_FILE: candidate.graph or export_onnx(module, signature)}
+    if candidate.changes:
+        files[CHANGES_FILE] = canonical_json(told_of_changes(candidate.changes))
     if OutputFormat.TORCH_EXPORT in formats:
         files[TORCH_FILE] = torch_export(module, signature)
     if OutputFormat.HUGGING_FACE in formats:

@@ -26,11 +26,6 @@ class Artifact:
         """The ONNX model."""
         return self.files[MODEL_FILE]
 
-    @property
-    def serving_bytes(self) -> int:
-        """The bytes of what serving the model needs; other formats beside it do not count."""
-        return sum(file.size_bytes for file in self.manifest.files if file.serving)
-
 
 def open_artifact(ref: ArtifactRef, store: Store, spec_field: str) -> Artifact:
     """Return the artifact; UserError when a file is missing or differs from what the digest stands for."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import onnx
 
 from plimsoll_api.artifact import (
+    CHANGES_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     ArtifactFile,
@@ -26,6 +27,8 @@ from plimsoll_job.load.store import Store
 from plimsoll_job.publish.files import write_directory
 
 OUTPUT_FIELD = "spec.output.uri"
+#: What no server of the ONNX model reads.
+BESIDE = frozenset({TORCH_FILE, CHANGES_FILE})
 
 
 def build_manifest(files: Mapping[str, bytes], figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
@@ -39,7 +42,7 @@ def build_manifest(files: Mapping[str, bytes], figures: ModuleFigures, lineage: 
                 path=path,
                 size_bytes=len(content),
                 digest=digest_of(content),
-                serving=path != TORCH_FILE and not path.startswith(f"{DIRECTORY}/"),
+                serving=path not in BESIDE and not path.startswith(f"{DIRECTORY}/"),
                 code=path == TORCH_FILE,
             )
             for path, content in sorted(files.items())
@@ -59,9 +62,7 @@ def publish_artifact(
     """Write the artifact where it is not there yet, and return where it lies; a damaged one is written anew."""
     digest = manifest.content_digest()
     name = f"artifacts/{directory_of(digest)}"
-    ref = ArtifactRef(
-        uri=f"{output_uri}/{name}", digest=digest, size_bytes=sum(file.size_bytes for file in manifest.files)
-    )
+    ref = ArtifactRef(uri=f"{output_uri}/{name}", digest=digest, size_bytes=manifest.serving_bytes)
     target = store.locate(output_uri, OUTPUT_FIELD) / name
     if target.exists() and not is_intact(ref, store):
         shutil.rmtree(target, ignore_errors=True)

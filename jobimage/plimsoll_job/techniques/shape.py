@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +52,17 @@ class Fresh:
 
 #: What changes the structure of a module. All of it is told by names and numbers, so that it can be done again.
 Change = Cut | Split | Fresh
+
+
+def told_of_changes(changes: Iterable[Change]) -> list[dict[str, Any]]:
+    """Return the changes in their order as JSON has them, each under the name of its kind."""
+    return [{type(one).__name__.lower(): _wire(one)} for one in changes]
+
+
+def _wire(change: Change) -> dict[str, Any]:
+    if isinstance(change, Fresh):
+        return {"architecture": change.architecture.to_wire()}
+    return asdict(change)
 
 
 @dataclass(frozen=True)
