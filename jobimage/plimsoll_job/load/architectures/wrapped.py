@@ -5,7 +5,6 @@ The model is the attribute `model`: without that prefix the names of the weights
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKENS
+from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
 
 PREFIX = "model."
 
@@ -50,17 +49,20 @@ class TextModel(nn.Module):
         self.vocabulary = vocabulary
         self.input_names = TOKENS if typed else (INPUT_IDS, ATTENTION_MASK)
 
-    def ask(self, tokens: Sequence[torch.Tensor]) -> Any:
+    def ask(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor | None) -> Any:
         """Return what transformers' model answers; without types all tokens are of the first text."""
-        return self.model(**dict(zip(TOKENS, tokens, strict=False)))
+        typed = {} if types is None else {TOKEN_TYPE_IDS: types}
+        return self.model(input_ids=ids, attention_mask=mask, **typed)
 
 
 class TextLogits(TextModel):
     """Logits [batch, classes] of texts, or [batch, length, classes] of their tokens."""
 
-    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the logits."""
-        logits: torch.Tensor = self.ask(tokens).logits
+        logits: torch.Tensor = self.ask(input_ids, attention_mask, token_type_ids).logits
         return logits
 
 
@@ -72,12 +74,14 @@ class TextEmbedding(TextModel):
         self.pooling = pooling
         self.normalize = normalize
 
-    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the vectors, of length 1 when they are normalised."""
-        hidden = self.ask(tokens).last_hidden_state
+        hidden = self.ask(input_ids, attention_mask, token_type_ids).last_hidden_state
         if self.pooling is Pooling.FIRST:
             pooled = hidden[:, 0]
         else:
-            weight = tokens[1].unsqueeze(-1).to(hidden.dtype)
+            weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
             pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
         return functional.normalize(pooled, dim=1) if self.normalize else pooled
