@@ -77,6 +77,14 @@ def report(**changes: Any) -> Report:
     return Report.model_validate(passing() | changes)
 
 
+def models(**fields: tuple[Any, Any]) -> Report:
+    """Return the passing report with (baseline, candidate) figures replaced."""
+    parts = passing()
+    for name, (baseline, candidate) in fields.items():
+        parts["baseline"][name], parts["candidate"][name] = baseline, candidate
+    return Report.model_validate(parts)
+
+
 def with_flips(both_right: int, wrong_to_right: int, right_to_wrong: int, both_wrong: int) -> Report:
     samples = both_right + wrong_to_right + right_to_wrong + both_wrong
     return report(
