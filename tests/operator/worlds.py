@@ -15,6 +15,7 @@ from plimsoll_api.report import Outcome, Report, Summary
 from plimsoll_api.spec import CompressionJobSpec
 from plimsoll_api.status import CompressionJobStatus
 from plimsoll_operator.actions import Announce, Create, Decision, Delete, Patch
+from plimsoll_operator.job.decide import decide
 from plimsoll_operator.job.snapshot import JobSnapshot, Order
 from plimsoll_operator.release.revisions import ReleaseView, Revision
 from plimsoll_operator.reports import ReportReading
@@ -161,3 +162,22 @@ def release(*revisions: Revision, **status: Any) -> ReleaseView:
 def advanced(seen: JobSnapshot, decision: Decision, **more: Any) -> JobSnapshot:
     """Return the snapshot with the decided status."""
     return replace(seen, status=told(decision), **more)
+
+
+def started() -> JobSnapshot:
+    """Return a job that compresses."""
+    first = snapshot()
+    return advanced(first, decide(order(), first, NOW), compress=stage("compress", StageState.ACTIVE))
+
+
+def evaluating() -> JobSnapshot:
+    """Return a job that is compressed and evaluates."""
+    second = advanced(started(), decide(order(), started(), NOW), compress=compressed_stage())
+    return advanced(second, decide(order(), second, NOW), evaluate=stage("evaluate", StageState.ACTIVE))
+
+
+def judged(lost: int = 3, **more: Any) -> JobSnapshot:
+    """Return a job whose report has this many answers lost."""
+    return advanced(
+        evaluating(), decide(order(), evaluating(), NOW), evaluate=evaluated_stage(), report=reading(lost), **more
+    )
