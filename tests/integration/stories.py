@@ -180,3 +180,15 @@ def all_well(pod: dict[str, Any]) -> Act:
     if stage_of(pod) == names.STAGE_COMPRESS:
         return compressed(job_of(pod))
     return measured(good_report(request_of(pod)))
+
+
+def evaluated(act_of_evaluate: Any) -> Any:
+    """Return the script in which compress goes well and evaluate does this."""
+
+    def script(pod: dict[str, Any]) -> Act:
+        if stage_of(pod) == "compress":
+            return all_well(pod)
+        act: Act = act_of_evaluate(pod)
+        return act
+
+    return script
