@@ -1,4 +1,4 @@
-"""CompressionJobs on the real API server with the real job controller, from start to end; the test plays the kubelet."""
+"""CompressionJobs on the real API server with the real controller, from start to end; the test plays the kubelet."""
 
 from __future__ import annotations
 
