@@ -168,9 +168,40 @@ def bytes_in(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
 
 
+def outside(name: str) -> TensorProto:
+    """Return a constant that lies in a file, as seen from where this process runs."""
+    constant = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    constant.external_data.add(key="location", value="secret.bin")
+    return constant
+
+
+def sparse(name: str) -> onnx.SparseTensorProto:
+    return helper.make_sparse_tensor(outside(name), numpy_helper.from_array(np.zeros(1, np.int64), f"{name}_at"), [4])
+
+
+def sparse_weight(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.append(sparse("secret"))
+
+
+def sparse_constant(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Constant", [], ["secret"], sparse_value=sparse("value")))
+
+
+def graph_within(model: onnx.ModelProto) -> None:
+    within = helper.make_graph(
+        [helper.make_node("Identity", ["secret"], ["told"])], "within", [], [], [outside("secret")]
+    )
+    model.graph.node.append(
+        helper.make_node("BeamSearch", ["pixels"], ["found"], domain="com.microsoft", decoder=within)
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (sparse_weight, "constants are stored sparse"),
+        (sparse_constant, "constants are stored sparse"),
+        (graph_within, r"branches or loops \(BeamSearch\)"),
         (operator("QLinearConv"), r"quantized already \(QLinearConv\); give the float model"),
         (operator("MatMulNBits", "com.microsoft"), "quantized already"),
         (operator("Mine", "my.company"), r"operators my\.company:Mine are not of ONNX .*custom operators"),

@@ -25,8 +25,8 @@ NAMES_SHOWN = 5
 def build_graph(model: onnx.ModelProto) -> GraphModule:
     """Return the model as a module that takes any batch; the model is changed.
 
-    UserError for operators that are not known, control flow, numbers of another format than float32 and what is
-    quantized already, inputs that no data set gives, several outputs, and what ONNX Runtime cannot load.
+    UserError for operators that are not known, control flow, sparse constants, numbers of another format than float32
+    and what is quantized already, inputs that no data set gives, several outputs, and what ONNX Runtime cannot load.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -64,12 +64,23 @@ def _check_operators(model: onnx.ModelProto) -> None:
             "custom operators",
             reason="UnknownOperator",
         )
-    flow = {node.op_type for node in model.graph.node if node.op_type in CONTROL_FLOW}
+    flow = {
+        node.op_type
+        for node in model.graph.node
+        if node.op_type in CONTROL_FLOW or any(one.HasField("g") or one.graphs for one in node.attribute)
+    }
     if flow:
         raise UserError(
             f"{FIELD}: the graph branches or loops ({_some(flow)}), which quantization cannot follow; export it by "
             "tracing, or fold what is constant first",
             reason="ControlFlow",
+        )
+    # ONNX Runtime would look for such constants' files in the directory that this process runs in.
+    attributes = [one for node in model.graph.node for one in node.attribute]
+    if model.graph.sparse_initializer or any(one.HasField("sparse_tensor") or one.sparse_tensors for one in attributes):
+        raise UserError(
+            f"{FIELD}: constants are stored sparse, which nothing after can read; export the model with dense ones",
+            reason="SparseConstants",
         )
 
 
