@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from plimsoll_api.spec import ModelSource
 from plimsoll_job import compress as flow
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.flow import measure
+from plimsoll_job.export.outputs import torch_export
+from plimsoll_job.load.inputs import single
 from plimsoll_job.load.model import SourceModel, load_model
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
@@ -163,3 +167,9 @@ def test_a_directory_that_needs_code_is_no_output(given: Claims) -> None:
     )  # fmt: skip
     with pytest.raises(UserError, match=r"spec\.output\.formats: HuggingFace is not written of a model that brings"):
         flow.compress(plan, Store(claims=given.directory), Reporter(emit=lambda _: None))
+
+
+def test_no_output_tells_where_the_code_lay(given: Claims) -> None:
+    exported = torch_export(load(given, allow_code=True).build(), single((13,)))
+    with zipfile.ZipFile(io.BytesIO(exported)) as archive:
+        assert not [name for name in archive.namelist() if b"plimsoll-code-" in archive.read(name)]

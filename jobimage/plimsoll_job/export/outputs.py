@@ -64,6 +64,9 @@ def torch_export(module: nn.Module, signature: Signature) -> bytes:
             program = torch.export.export(module, example_of(signature), dynamic_shapes=shapes)
             # They would be stored beside the weights, and nobody needs them.
             program.example_inputs = None
+            for node in program.graph.nodes:
+                # It tells where the code lay: a model's own code lies elsewhere in each process.
+                node.meta.pop("stack_trace", None)
             torch.export.save(program, buffer)
     except Exception as error:
         raise UserError(
