@@ -118,6 +118,16 @@ def test_zeros_stay_zero_through_recovery_and_after(scope: str) -> None:
     assert all(bool((trained.get_parameter(name)[one] == 0).all()) for name, one in zeros.items())
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_what_a_scan_finds_gone_counts_as_a_part_of_the_amount(seed: int) -> None:
+    torch.manual_seed(seed)
+    details = taken(
+        Residual().eval(), **SPARSE | {"amount": "60%"}, allocation="Sensitivity", scope="Layer", iterations=6
+    ).details
+    shares = [(one["share"], one["amount"]) for one in details["iterations"]]
+    assert [share for share, _ in shares] == pytest.approx([amount for _, amount in shares], abs=1e-3)
+
+
 def test_what_went_in_one_iteration_is_gone_in_the_next() -> None:
     torch.manual_seed(0)
     module = Residual().eval()
@@ -157,6 +167,14 @@ def test_a_killed_pod_loses_an_epoch_at_most_and_ends_alike(
     assert again.candidate.changes == undisturbed.candidate.changes
     assert again.candidate.sparse == undisturbed.candidate.sparse
     assert again.details == undisturbed.details
+
+
+def test_of_all_that_was_kept_the_newest_iteration_stays_alone(tmp_path: Path) -> None:
+    module = Residual().eval()
+    taken(module, bench(module, tmp_path), criterion="Magnitude", amount="50%", iterations=4)
+    assert {one.relative_to(tmp_path).parts[:2] for one in tmp_path.rglob("*") if one.is_file()} == {
+        ("iterations", "epoch-000003")
+    }
 
 
 def test_an_amount_that_cannot_be_met_is_refused_before_any_training(monkeypatch: pytest.MonkeyPatch) -> None:

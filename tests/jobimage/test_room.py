@@ -19,6 +19,15 @@ from plimsoll_job.progress import Reporter
 from plimsoll_job.publish import files
 
 DISTILL = {"distill": {"epochs": 2, "batchSize": 32, "earlyStopping": {"patience": 2}}}
+TURNS = {
+    "prune": {
+        "criterion": "Magnitude",
+        "granularity": "Unstructured",
+        "amount": "1%",
+        "iterations": 6,
+        "recovery": {"epochs": 2},
+    }
+}
 LITTLE = {"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "1%"}}
 
 
@@ -31,8 +40,8 @@ def wide_mlp() -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "formats"),
-    [([LITTLE, DISTILL, INT8], ["Onnx"]), ([LITTLE, DISTILL], ["Onnx", "TorchExport"])],
-    ids=["int8", "formats"],
+    [([LITTLE, DISTILL, INT8], ["Onnx"]), ([LITTLE, DISTILL], ["Onnx", "TorchExport"]), ([TURNS], ["Onnx"])],
+    ids=["int8", "formats", "iterations"],
 )
 def test_no_more_is_ever_written_than_was_asked_for(
     claims: Claims, monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]], formats: list[str]

@@ -7,8 +7,10 @@ Each iteration takes the same share of what is left, as in Frankle and Carbin 20
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 from plimsoll_api.spec import Distill, Prune, Recovery
@@ -103,13 +105,20 @@ def take_turns(
         course = Course(after, turn.taken, (*course.records, record), notes)
         if kept and recovers:
             kept.save(_checkpoint(course, skip=len(candidate.changes)))
+            # Else the recoveries of all iterations would lie there side by side.
+            shutil.rmtree(_of_recovery(kept.directory.parent, number), ignore_errors=True)
     return course
+
+
+def _of_recovery(directory: Path, number: int) -> Path:
+    """Return where the recovery of this iteration keeps how far it is."""
+    return directory / f"recovery-{number:02d}"
 
 
 def _recover(settings: Recovery, candidate: Candidate, bench: Bench, number: int) -> Applied:
     """Return the candidate trained to answer as the model given to the job does; zeros of sparse weights stay zero."""
     checkpoints = bench.checkpoints and replace(
-        bench.checkpoints, directory=bench.checkpoints.directory / f"recovery-{number:02d}"
+        bench.checkpoints, directory=_of_recovery(bench.checkpoints.directory, number)
     )
     # The other processes under torchrun know of distill steps only.
     alone = replace(

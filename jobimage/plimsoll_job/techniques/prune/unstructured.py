@@ -153,13 +153,17 @@ def _scan_weights(
 
 
 def _cost(found: Scan, name: str, score: torch.Tensor, scope: Scope) -> torch.Tensor:
-    """Return what each weight of the layer costs by the scan; inside a row they stay in the order of the scores."""
+    """Return what each weight of the layer costs by the scan; inside a row they stay in the order of the scores.
+
+    What is nothing by its score costs nothing: what earlier iterations took counts as a part of the amount.
+    """
     rows = _in_scope(score, scope)
     order = torch.argsort(rows, dim=1, stable=True)
     places = (torch.arange(rows.shape[1], dtype=torch.float64) + 0.5) / rows.shape[1]
     # Where the scan sees no difference all rows give alike.
     of_place = torch.from_numpy(found.marginal_cost(name, places.numpy())) / score.numel() + 1e-15 * places
-    return torch.empty(rows.shape, dtype=torch.float64).scatter_(1, order, of_place.expand_as(order)).view_as(score)
+    cost = torch.empty(rows.shape, dtype=torch.float64).scatter_(1, order, of_place.expand_as(order)).view_as(score)
+    return cost.masked_fill(score == 0, 0.0)
 
 
 def _masks_of_amount(goal: Goal, scope: Scope, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
