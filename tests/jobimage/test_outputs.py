@@ -15,7 +15,7 @@ import torch
 import transformers
 from onnx import numpy_helper
 from tests.jobimage.claims import Claims, published
-from tests.jobimage.test_huggingface import SIZES, TEXT, TEXT_MODELS, load, made, save
+from tests.jobimage.huggingface import SIZES, TEXT, TEXT_MODELS, load, made, save
 from torch import nn
 
 from plimsoll_api.spec import OutputFormat
