@@ -22,6 +22,9 @@ from torch import nn
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.report import Report, Summary
+from plimsoll_job.compress import compress
+from plimsoll_job.load.store import Store
+from plimsoll_job.progress import Reporter
 from plimsoll_job.zoo import wine_mlp
 
 COLUMNS = [f"c{number}" for number in range(13)]
@@ -29,6 +32,7 @@ PRUNE: dict[str, Any] = {"prune": {"criterion": "Activation", "amount": "50%"}}
 DISTILL: dict[str, Any] = {"distill": {"epochs": 30, "batchSize": 16, "learningRate": "0.01"}}
 INT8: dict[str, Any] = {"quantize": {"scheme": "Int8Static"}}
 STEPS = [PRUNE, DISTILL, INT8]
+UNSTRUCTURED: dict[str, Any] = {"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "50%"}}
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,14 @@ def end(claims: Claims, process: subprocess.Popen[str], verb: str, name: str = "
 def run(claims: Claims, verb: str, document: Plan | EvaluationRequest, name: str = "run") -> Ended:
     """Run one verb to its end."""
     return end(claims, start(claims, verb, document, name), verb, name)
+
+
+def compressed(claims: Claims, *arguments: Any, **changes: Any) -> Summary:
+    """Compress in this process, silently."""
+    plan = claims.plan(*arguments, **changes)
+    summary = compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
+    torch.set_num_threads(1)
+    return summary
 
 
 def published(claims: Claims, ref: ArtifactRef | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole of a compression, in this process: what is published, what is kept, and every way a plan can be wrong."""
+"""The whole of a compression, in this process: what is published, and every way a plan can be wrong."""
 
 import json
 import re
@@ -10,38 +10,22 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
-from tests.jobimage.claims import DISTILL, INT8, PRUNE, STEPS, Claims, published
+from tests.jobimage.claims import DISTILL, INT8, PRUNE, STEPS, UNSTRUCTURED, Claims, compressed, published
 from torch import nn
 
-from plimsoll_api.report import Progress, Summary
+from plimsoll_api.report import Progress
 from plimsoll_job import compress as flow
 from plimsoll_job import loading
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
-from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
 from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.room import bytes_needed
-from plimsoll_job.techniques.shape import Applied, Bench, Candidate
-from plimsoll_job.techniques.table import TECHNIQUES, technique_of
+from plimsoll_job.techniques.shape import Applied, Candidate
+from plimsoll_job.techniques.table import TECHNIQUES
 from plimsoll_job.work import Work
-
-UNSTRUCTURED = {"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "50%"}}
-
-
-def compressed(claims: Claims, *arguments: Any, **changes: Any) -> Summary:
-    plan = claims.plan(*arguments, **changes)
-    summary = flow.compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
-    torch.set_num_threads(1)
-    return summary
-
-
-def work_of(claims: Claims) -> Path:
-    (directory,) = (claims.directory / "out" / "wine" / "work").iterdir()
-    return directory
 
 
 def test_baseline_and_candidate_are_published_with_their_lineage(claims: Claims) -> None:
@@ -96,67 +80,6 @@ def test_progress_goes_from_0_to_100_and_never_back(claims: Claims) -> None:
     assert (percents[0], percents[-1]) == (0, 100)
     stages = list(dict.fromkeys(progress.stage for progress in heard))
     assert stages == ["load", "analyse", "prune", "distill", "quantize", "export", "publish"]
-
-
-def test_a_finished_plan_is_not_carried_out_again(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = compressed(claims)
-    assert [path.name for path in work_of(claims).iterdir()] == ["done.json"]
-    monkeypatch.setattr(flow, "load", None)
-    assert compressed(claims) == first
-
-
-def test_a_finished_plan_whose_artifact_was_damaged_is_carried_out_again(claims: Claims) -> None:
-    first = compressed(claims)
-    assert first.candidate is not None
-    (claims.directory / first.candidate.uri.removeprefix("pvc://") / "model.onnx").write_bytes(b"torn")
-    assert compressed(claims) == first
-    assert ort.InferenceSession(claims.directory / first.candidate.uri.removeprefix("pvc://") / "model.onnx")
-
-
-class Killed(BaseException):
-    """The pod dies."""
-
-
-def die(*_: Any) -> Applied:
-    raise Killed
-
-
-@pytest.mark.parametrize("deadly", [0, 1, 2])
-def test_a_killed_run_goes_on_from_its_finished_steps(
-    claims: Claims, wine_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadly: int
-) -> None:
-    undisturbed = compressed(Claims.copy_of(wine_source, tmp_path / "undisturbed"))
-    names = [technique_of(step) for step in claims.plan().steps]
-    with monkeypatch.context() as patched:
-        patched.setitem(TECHNIQUES, names[deadly], die)
-        with pytest.raises(Killed):
-            compressed(claims)
-    kept = (claims.directory / "out" / "wine").glob("work/*/*")
-    assert sorted(path.name for path in kept) == [f"step-{index:02d}" for index in range(deadly)]
-    for finished in names[:deadly]:
-        monkeypatch.setitem(TECHNIQUES, finished, die)
-    assert compressed(claims) == undisturbed
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
-def test_a_damaged_state_is_passed_over(claims: Claims, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
-    with monkeypatch.context() as patched:
-        patched.setitem(TECHNIQUES, "quantize", die)
-        with pytest.raises(Killed):
-            compressed(claims)
-    state = work_of(claims) / "step-01" / file
-    state.write_bytes(state.read_bytes()[:-3] + b"xyz")
-    taken: list[str] = []
-    distill = TECHNIQUES["distill"]
-
-    def watched(settings: Any, candidate: Candidate, bench: Bench) -> Applied:
-        taken.append("distill")
-        return distill(settings, candidate, bench)
-
-    monkeypatch.setitem(TECHNIQUES, "distill", watched)
-    monkeypatch.setitem(TECHNIQUES, "prune", die)
-    assert compressed(claims).outcome == "Done"
-    assert taken == ["distill"]
 
 
 @pytest.mark.parametrize(
@@ -225,17 +148,6 @@ def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytes
     assert not list((claims.directory / "out").iterdir())
 
 
-def test_a_run_that_has_begun_is_not_asked_for_all_the_room_again(
-    claims: Claims, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setitem(TECHNIQUES, "quantize", die)
-        with pytest.raises(Killed):
-            compressed(claims)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
-    assert compressed(claims).outcome == "Done"
-
-
 def count_bytes(tensors: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
@@ -247,19 +159,6 @@ def written_by(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         patched.setattr(Checkpoints, "due", lambda _: False)
         compressed(claims)
     return [path for path in (claims.directory / "out" / "wine").rglob("*") if path.is_file()]
-
-
-def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:
-    plan = claims.plan([PRUNE, UNSTRUCTURED])
-    loaded = load(plan, store, Reporter(emit=lambda _: None))
-    work = Work(tmp_path / "work", loaded.signature)
-    silent = Reporter(emit=lambda _: None)
-    publish = flow.publishing(plan, loaded, flow.publish_baseline(plan, loaded, store, silent), store)
-    candidate, records = flow.take_steps(plan, loaded, work, publish, silent)
-    finished, again, same_records = Work(tmp_path / "work", loaded.signature).resume(2, load_model(plan.model, store))
-    assert finished == 2
-    assert (again.changes, again.sparse, same_records) == (candidate.changes, candidate.sparse, records)
-    assert again.fingerprint() == candidate.fingerprint()
 
 
 def test_a_step_that_changed_nothing_is_an_error(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
