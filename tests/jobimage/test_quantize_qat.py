@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from tests.jobimage.bench import bench_of, samples_of
 from tests.jobimage.modules import Tagger
@@ -19,6 +20,7 @@ from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme, Task
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import single
 from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.distill.training import Training
@@ -173,6 +175,19 @@ def test_zeros_of_a_pruned_model_stay_zero() -> None:
         module.get_submodule("layers.3").weight[:32] = 0  # type: ignore[operator]
     made = applied(module, replace(bench, train=samples), frozenset({"layers.3.weight"}), training={"epochs": 2})
     assert made.candidate.zero_weights >= 32 * 64
+
+
+def test_biases_of_a_pruned_model_are_trained() -> None:
+    module, samples, _ = setting(wine_mlp)
+    module = nn.Sequential(nn.Linear(13, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    with torch.no_grad():
+        for layer in (module[0], module[2]):
+            layer.bias.zero_()  # type: ignore[union-attr, operator]
+    bench = bench_of(module, train=samples, calibration=samples, signature=single((13,)))
+    made = applied(module, bench, frozenset({"0.weight"}), training={"epochs": 2, "learningRate": "0.01"})
+    assert made.candidate.graph is not None
+    biases = [one for one in onnx.load_from_string(made.candidate.graph).graph.initializer if list(one.dims) == [3]]
+    assert any(numpy_helper.to_array(one).any() for one in biases if one.data_type == onnx.TensorProto.INT32)
 
 
 def test_layers_stay_float_by_name_and_by_sensitivity() -> None:

@@ -91,8 +91,8 @@ class Network(nn.Module):
         return values[self._output]
 
     def weight_names(self) -> frozenset[str]:
-        """Return the parameters that are trained constants of the graph, by their names in this module."""
-        return frozenset(f"weights.{at}" for at in self._weight_at.values())
+        """Return the trained weights, biases not among them, by the names of their parameters."""
+        return frozenset(f"weights.{at}" for at in self._weight_at.values() if self.weights[at].ndim > 1)
 
     def learned_weights(self) -> dict[str, NDArray[np.float32]]:
         """Return the trained constants as they are now."""
