@@ -245,6 +245,25 @@ def test_a_batch_that_cannot_be_changed_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason == "FixedBatch"
 
 
+class Shifted(nn.Module):
+    """Adds numbers that are shaped for a batch of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.shift = nn.Linear(4, 2), nn.Parameter(torch.arange(2.0))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(inputs) + self.shift.reshape(1, 2)
+        return answer
+
+
+def test_constants_that_are_shaped_for_one_sample_serve_any_batch(tmp_path: Path) -> None:
+    model = exported(Shifted(), torch.zeros(1, 4), free=False, do_constant_folding=False)
+    assert any(node.op_type == "Reshape" for node in model.graph.node)
+    save(tmp_path, model)
+    assert signature_of(load(tmp_path).module, {}, Task.TABULAR_CLASSIFICATION)[0].shape == (4,)
+
+
 def test_data_must_be_of_the_graphs_shape(tmp_path: Path) -> None:
     save(tmp_path, exported(cnn(), IMAGES))
     samples = Samples({"pixels": np.zeros((2, 3, 9, 9), np.float32)}, None, "")

@@ -149,7 +149,7 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
 def _free_batch(graph: onnx.GraphProto) -> int | None:
     """Let the first axis of inputs and outputs be of any size; return the size that it was fixed to, if it was.
 
-    Where a reshape has that size written into it, it takes the size of what it reshapes.
+    Where a reshape has that size written into it, it takes the size of what it reshapes, unless that is a constant.
     """
     first = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
     for axis in (axis for axes in first for axis in axes if axis.HasField("dim_value") and axis.dim_value < 1):
@@ -165,7 +165,8 @@ def _free_batch(graph: onnx.GraphProto) -> int | None:
         return None
     constants = {constant.name: constant for constant in graph.initializer}
     for node in graph.node:
-        shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        reshapes = node.op_type == "Reshape" and node.input[0] not in constants
+        shape = constants.get(node.input[1]) if reshapes else None
         sizes = [] if shape is None else numpy_helper.to_array(shape).tolist()
         if (
             len(sizes) > 1
