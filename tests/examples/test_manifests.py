@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,11 @@ def test_our_own_objects_keep_the_contract(path: Path) -> None:
     for document in documents(path):
         if model := MODELS.get(document["kind"]):
             model.model_validate(document["spec"])
+
+
+def test_the_table_of_examples_holds_each_of_them() -> None:
+    linked = re.findall(r"\]\(([^)]+\.yaml)\)", (ROOT / "examples" / "README.md").read_text())
+    assert sorted(linked) == [str(path.relative_to(ROOT / "examples")) for path in MANIFESTS]
 
 
 @pytest.mark.parametrize("path", [path for path in MANIFESTS if pods(path)], ids=lambda path: path.name)
