@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 
 from tests.cluster import Cluster, ClusterError
+from tests.e2e.claims import Claim
 from tests.e2e.kube import NotSoError
 from tests.e2e.prometheus import scraping
-from tests.e2e.way import EXAMPLE, HELM_RELEASE, JOB, RELEASES, REVISIONS, ROOT, Claim, Way
+from tests.e2e.way import EXAMPLE, HELM_RELEASE, JOB, RELEASES, REVISIONS, ROOT, Way
 
 WORK = ROOT / "build" / "demo"
 _began = time.monotonic()

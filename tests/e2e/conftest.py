@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 from tests.cluster import Cluster
-from tests.e2e.way import Claim, Way
+from tests.e2e.claims import Claim
+from tests.e2e.way import Way
 
 
 @pytest.fixture(scope="session")

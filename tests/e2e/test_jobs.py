@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import tool
+from tests.e2e.claims import Claim
 from tests.e2e.kube import Kube, Object, condition
-from tests.e2e.way import EXAMPLE, HELM_RELEASE, JOB, JOB_SECONDS, SYSTEM, Claim, Way
+from tests.e2e.way import EXAMPLE, HELM_RELEASE, JOB, JOB_SECONDS, SYSTEM, Way
 
 pytestmark = pytest.mark.cluster
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.e2e.claims import Claim
 from tests.e2e.prometheus import Prometheus, scraping
-from tests.e2e.way import GOOD, HELM_RELEASE, JOB, RELEASE, RELEASES, REVISIONS, Claim, Way
+from tests.e2e.way import GOOD, HELM_RELEASE, JOB, RELEASE, RELEASES, REVISIONS, Way
 
 pytestmark = pytest.mark.cluster
 

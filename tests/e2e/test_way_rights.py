@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tests.e2e.way import HELM_RELEASE, SYSTEM, Claim, Way
+from tests.e2e.claims import Claim
+from tests.e2e.way import HELM_RELEASE, SYSTEM, Way
 
 pytestmark = pytest.mark.cluster
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.e2e.claims import Claim
+from tests.e2e.helm import helm
 from tests.e2e.kube import condition
-from tests.e2e.way import HELM_RELEASE, JOB, RELEASE, RELEASES, SYSTEM, Claim, Way, helm
+from tests.e2e.way import HELM_RELEASE, JOB, RELEASE, RELEASES, SYSTEM, Way
 
 pytestmark = pytest.mark.cluster
 

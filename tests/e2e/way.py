@@ -6,16 +6,13 @@ its claims, and a claim says whether it holds and what was observed.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from tests.cluster import Cluster, tool
-from tests.cluster.commands import run
+from tests.cluster import Cluster
+from tests.e2e.claims import Claim, end_of, is_reevaluated, parse_time, part, points_at, ratio, says
+from tests.e2e.helm import helm, image_values
 from tests.e2e.kube import Kube, NotSoError, Object, ask_until, condition
 from tests.e2e.prometheus import Prometheus
 
@@ -33,15 +30,6 @@ JOB_SECONDS = 480
 FOLLOW_SECONDS = 90
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """Something that must be so after a step, and what was seen."""
-
-    text: str
-    holds: bool
-    observed: str
 
 
 class Way:
@@ -86,11 +74,11 @@ class Way:
         """Start the server that will follow the release, and wait for the model that is to be compressed."""
         self._apply("release.yaml", "server.yaml")
         self.tell("a batch Job trains the model that is to be compressed")
-        done = self.kube.wait("job", "digits-prepare", lambda job: bool(_ended(job)), seconds=JOB_SECONDS)
+        done = self.kube.wait("job", "digits-prepare", lambda job: bool(end_of(job)), seconds=JOB_SECONDS)
         said = self.kube.run("logs", "job/digits-prepare", "--tail=20").strip()
         for line in said.splitlines():
             self.tell(f"  {line}")
-        return [Claim("the model is trained in the cluster", _ended(done) == "Complete", said.splitlines()[-1])]
+        return [Claim("the model is trained in the cluster", end_of(done) == "Complete", said.splitlines()[-1])]
 
     # --- the four steps of the demo --------------------------------------------------------------------------------
 
@@ -101,8 +89,8 @@ class Way:
         status = job["status"]
         summary = status.get("summary", {})
         size, latency, accuracy = (summary.get(k, {}) for k in ("size", "latencyP50", "accuracy"))
-        smaller = _ratio(size.get("baseline"), size.get("candidate"))
-        slower = _ratio(latency.get("candidate"), latency.get("baseline"))
+        smaller = ratio(size.get("baseline"), size.get("candidate"))
+        slower = ratio(latency.get("candidate"), latency.get("baseline"))
         checks = {check["name"]: check for check in status.get("checks", [])}
         proof: Object = next((c for name, c in checks.items() if name.startswith("accuracy")), {})
         claims = [
@@ -121,7 +109,7 @@ class Way:
             Claim("its median latency at batch 1 is not higher", 0 < slower <= 1, f"{slower:.2f} of the baseline's"),
         ]
         release = self._release_at(2)
-        claims.append(_points_at(release, 2, "the release points at it"))
+        claims.append(points_at(release, 2, "the release points at it"))
         claims.append(self._serves(2, "the server serves it"))
         return claims
 
@@ -133,20 +121,20 @@ class Way:
         why = failed[0]["message"] if failed else "no check failed"
         described = self.kube.run("describe", JOB, TOO_MUCH)
         self.tell(f"$ kubectl describe compressionjob {TOO_MUCH}")
-        for line in _part(described, "Checks:", 12):
+        for line in part(described, "Checks:", 12):
             self.tell(f"  {line}")
         release = self.kube.get(RELEASES, RELEASE)
         return [
             Claim("the gate rejects it", status.get("verdict") == "Fail", str(status.get("phase"))),
-            Claim("kubectl describe says why", _says(described, why), why),
-            _points_at(release, 2, "the release still points at the good revision"),
+            Claim("kubectl describe says why", says(described, why), why),
+            points_at(release, 2, "the release still points at the good revision"),
             self._serves(2, "the server still serves it"),
         ]
 
     def roll_back(self) -> list[Claim]:
         """The current revision fails on new data; the last good one serves again."""
         self._apply("reevaluate.yaml")
-        release = self.kube.wait(RELEASES, RELEASE, _reevaluated, seconds=JOB_SECONDS, pause=0.2)
+        release = self.kube.wait(RELEASES, RELEASE, is_reevaluated, seconds=JOB_SECONDS, pause=0.2)
         status = release["status"]
         reevaluation = status["reevaluation"]
         for check in reevaluation.get("checks", []):
@@ -157,7 +145,7 @@ class Way:
         events = self.kube.run("get", "events", "--field-selector", f"involvedObject.name={RELEASE}", "-o", "wide")
         return [
             Claim("the re-evaluation fails", reevaluation["verdict"] == "Fail", str(reevaluation.get("message"))),
-            _points_at(release, 1, "the release is back at the last good revision"),
+            points_at(release, 1, "the release is back at the last good revision"),
             Claim("that took at most 10 seconds from the report", took is not None and took <= 10, f"{took} s"),
             Claim("the failed artifact is remembered", len(rejected) == 1, str([r["reason"] for r in rejected])),
             Claim("an Event says so", "RolledBack" in events, "RolledBack" if "RolledBack" in events else events),
@@ -248,61 +236,4 @@ class Way:
         ]
         if not ends or "lastRollbackTime" not in status:
             return None
-        return (_time(status["lastRollbackTime"]) - _time(max(ends))).total_seconds()
-
-
-def helm(cluster: Cluster, *arguments: str) -> str:
-    """Run helm against the cluster and return what it prints."""
-    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
-    return run(tool("helm"), *arguments, environment=environment)
-
-
-def image_values() -> list[str]:
-    """Return the chart's values for other images than the chart's own, for a cluster that pulls them elsewhere."""
-    values = []
-    for key, variable in (("image", "PLIMSOLL_OPERATOR_IMAGE"), ("jobImage", "PLIMSOLL_JOB_IMAGE")):
-        repository, _, tag = os.environ.get(variable, "").rpartition(":")
-        if repository:
-            values += ["--set", f"{key}.repository={repository}", "--set", f"{key}.tag={tag}"]
-    return values
-
-
-def _ended(job: Object) -> str:
-    kinds = [c["type"] for c in job.get("status", {}).get("conditions", []) if c["status"] == "True"]
-    return next((kind for kind in kinds if kind in ("Complete", "Failed")), "")
-
-
-def _reevaluated(release: Object) -> bool:
-    """Say whether the re-evaluation has a verdict and, where it failed, what follows was decided too."""
-    status = release.get("status", {})
-    verdict = status.get("reevaluation", {}).get("verdict")
-    return bool(verdict) and (verdict != "Fail" or status.get("currentRevision") != 2)
-
-
-def _points_at(release: Object, revision: int, text: str) -> Claim:
-    status = release.get("status", {})
-    seen = f"revision {status.get('currentRevision')}, last good {status.get('lastGoodRevision')}"
-    return Claim(text, status.get("currentRevision") == revision, seen)
-
-
-def _ratio(above: Any, below: Any) -> float:
-    try:
-        return float(above) / float(below)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
-
-
-def _says(text: str, sentence: str) -> bool:
-    """Say whether the sentence stands in the text, however kubectl breaks its lines."""
-    return " ".join(sentence.split()) in " ".join(text.split())
-
-
-def _part(text: str, heading: str, lines: int) -> list[str]:
-    """Return some lines of the text from the heading on."""
-    all_lines = text.splitlines()
-    start = next((i for i, line in enumerate(all_lines) if line.strip() == heading), 0)
-    return all_lines[start : start + lines]
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+        return (parse_time(status["lastRollbackTime"]) - parse_time(max(ends))).total_seconds()
