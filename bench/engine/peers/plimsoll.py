@@ -66,7 +66,8 @@ VARIANTS = {
         for amount in ("73%", "88%")
     },
     **{
-        f"{criterion} 60%, no training": partial(carry_out, steps=[_prune(criterion, "60%")])
+        f"{criterion} {amount}, no training": partial(carry_out, steps=[_prune(criterion, amount)])
+        for amount in ("60%", "80%")
         for criterion in ("Redundancy", "Magnitude")
     },
     "Redundancy 60%, no training, int8": partial(carry_out, steps=[_prune("Redundancy", "60%"), *INT8]),
