@@ -182,7 +182,7 @@ def test_biases_of_a_pruned_model_are_trained() -> None:
     module = nn.Sequential(nn.Linear(13, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
     with torch.no_grad():
         for layer in (module[0], module[2]):
-            layer.bias.zero_()  # type: ignore[union-attr, operator]
+            layer.bias.zero_()  # type: ignore[operator]
     bench = bench_of(module, train=samples, calibration=samples, signature=single((13,)))
     made = applied(module, bench, frozenset({"0.weight"}), training={"epochs": 2, "learningRate": "0.01"})
     assert made.candidate.graph is not None
