@@ -159,6 +159,15 @@ def test_code_that_is_not_in_the_directory_is_refused(given: Claims, auto_map: A
         load(given, allow_code=True)
 
 
+def test_code_that_ends_the_process_is_told_of(given: Claims) -> None:
+    (given.directory / "models" / "mine" / "modeling_mine.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(
+        UserError, match=r"spec\.model\.uri: the code of the directory fails: modeling_mine\.Mine"
+    ) as caught:
+        load(given, allow_code=True)
+    assert caught.value.reason == "CodeFails"
+
+
 def test_a_directory_that_needs_code_is_no_output(given: Claims) -> None:
     plan = given.plan(
         [{"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "25%"}}],

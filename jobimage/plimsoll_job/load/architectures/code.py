@@ -34,10 +34,10 @@ def own_class(directory: Directory, auto: str) -> Any:
             f"{FIELD}: auto_map names {reference!r} for {auto}; expected module.Class of a .py file of the directory: "
             "code is never fetched from elsewhere"
         )
-    # What the code raises cannot be known; whatever it is, the directory must change.
+    # What the code raises cannot be known, and it may end the process; whatever it is, the directory must change.
     try:
         return getattr(importlib.import_module(f"{_package(directory)}.{found[1]}"), found[2])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{FIELD}: the code of the directory fails: {reference}: {error}", reason="CodeFails"
         ) from error
