@@ -138,6 +138,15 @@ def test_half_precision_weights_are_computed_in_single(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("kernel", ["flash_attention_2", "someone/kernel"])
+def test_a_kernel_that_the_settings_name_is_not_asked_for(tmp_path: Path, kernel: str) -> None:
+    folder = save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES))
+    config = json.loads((folder / "config.json").read_text())
+    before = answers(load(tmp_path, "TextClassification").build(), TEXT)
+    (folder / "config.json").write_text(json.dumps(config | {"_attn_implementation": kernel}))
+    assert torch.equal(answers(load(tmp_path, "TextClassification").build(), TEXT), before)
+
+
 def test_the_digest_changes_with_every_file_that_is_read(tmp_path: Path) -> None:
     target = save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES))
     before = load(tmp_path, "TextClassification")

@@ -28,6 +28,9 @@ transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 FIELD = "spec.model.architecture.huggingface"
 NAMES_SHOWN = 5
+#: The fused kernels hide the products that a trace and the graph of channels must see, and a kernel that config.json
+#: names may be code of another repository.
+ATTENTION = "eager"
 #: What sentence-transformers names the modules that come after the model.
 POOLING, NORMALIZE = "Pooling", "Normalize"
 
@@ -135,14 +138,13 @@ def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any
     try:
         if kind is None:
             with torch.device("meta"):
-                kind = type(head.auto.from_config(config, trust_remote_code=False))
+                kind = type(head.auto.from_config(config, trust_remote_code=False, attn_implementation=ATTENTION))
         model, loading = kind.from_pretrained(
             None,
             config=config,
             state_dict=dict(directory.weights),
             dtype=torch.float32,
-            # The fused kernels hide the products that a trace and the graph of channels must see.
-            attn_implementation="eager",
+            attn_implementation=ATTENTION,
             local_files_only=True,
             output_loading_info=True,
         )
