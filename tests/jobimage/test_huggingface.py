@@ -123,6 +123,21 @@ def test_other_sentence_transformers_are_refused(
         load(tmp_path, "Embedding")
 
 
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ([{"type": "sentence_transformers.models.Transformer"}, {"type": "mine.Pooling"}], r"a module 'mine\.Pooling'"),
+        ({"0": "Transformer"}, r"modules\.json is no list of modules"),
+        (["Transformer"], r"modules\.json is no list of modules"),
+    ],
+)
+def test_modules_that_are_not_sentence_transformers_are_refused(tmp_path: Path, modules: Any, words: str) -> None:
+    target = save(tmp_path, made("Bert", "Model", **SIZES))
+    (target / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UserError, match=words):
+        load(tmp_path, "Embedding")
+
+
 def test_weights_in_several_files_are_one_model(tmp_path: Path) -> None:
     model = made("Bert", "ForSequenceClassification", **SIZES)
     target = save(tmp_path, model, max_shard_size="20KB")

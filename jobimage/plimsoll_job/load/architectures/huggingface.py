@@ -33,6 +33,7 @@ NAMES_SHOWN = 5
 ATTENTION = "eager"
 #: What sentence-transformers names the modules that come after the model.
 POOLING, NORMALIZE = "Pooling", "Normalize"
+PACKAGE = "sentence_transformers."
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,14 @@ def pooling_of(directory: Directory) -> tuple[Pooling, bool]:
     By mean and not when there is no such file. UserError for modules that do something else, such as Dense.
     """
     pooling, normalize = Pooling.MEAN, False
-    for module in (directory.json(MODULES_FILE) or [])[1:]:
-        kind = str(module.get("type", "")).rpartition(".")[2]
+    modules = directory.json(MODULES_FILE) or []
+    if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
+        raise UserError(f"{FIELD}: {MODULES_FILE} is no list of modules")
+    for module in modules[1:]:
+        kind = str(module.get("type", ""))
+        # Of the same name, what another package has may do anything.
+        if kind.startswith(PACKAGE):
+            kind = kind.rpartition(".")[2]
         if kind == POOLING:
             settings = directory.json(f"{module.get('path')}/config.json") or {}
             modes = {name for name, value in settings.items() if name.startswith("pooling_mode") and value}
@@ -108,7 +115,8 @@ def pooling_of(directory: Directory) -> tuple[Pooling, bool]:
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    return str(next(iter(config.get("architectures") or []), ""))
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def _config(directory: Directory) -> Any:
