@@ -164,7 +164,9 @@ def _answers(model: onnx.ModelProto, samples: Samples) -> Answers:
 
 def _check(network: Network, expected: Answers, samples: Samples, spec_field: str) -> None:
     """UserError when the float graph answers otherwise in torch than in ONNX Runtime: an operator means another."""
-    difference = np.abs(_ask(network, samples) - expected).max() / max(1.0, np.abs(expected).max())
+    difference = np.abs(_ask(network, samples) - expected).max() / max(
+        np.finfo(np.float32).tiny, np.abs(expected).max()
+    )
     if not difference <= TOLERANCE:
         raise UserError(
             f"{spec_field}.scheme: Int8QAT computes the model otherwise than ONNX Runtime, by {difference:.3g} of the "
