@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import nn
 from plimsoll_api.spec import OutputFormat
 from plimsoll_job.compress import compress
 from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.export import reload
 from plimsoll_job.export.outputs import torch_export, write_outputs
 from plimsoll_job.export.reload import check_reload, difference
 from plimsoll_job.figures import example_of
@@ -79,6 +81,17 @@ def test_a_process_that_is_killed_says_nothing_of_the_output(monkeypatch: pytest
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
     with pytest.raises(TransientError, match="ended by signal 9"):
         check_reload(files, ONNX, TASK, WINE, answer_of(wine().build()))
+
+
+def test_what_the_process_prints_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import atexit\natexit.register(print, 'a library parts')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    peaks: list[int] = []
+    monkeypatch.setattr(reload, "count_beside", peaks.append)
+    check_reload(written(), ONNX, TASK, WINE, answer_of(wine().build()))
+    # The memory of an interpreter with ONNX Runtime and a small graph.
+    assert len(peaks) == 2
+    assert all(20 << 20 < peak < 500 << 20 for peak in peaks)
 
 
 def test_differences_are_told_with_their_place() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from plimsoll_api.artifact import MODEL_FILE
 from plimsoll_api.sources import OutputFormat
 from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.export.fresh import PEAK_MEMORY_BYTES
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import count_beside
@@ -109,6 +110,6 @@ def _answers_elsewhere(
                 f"spec.output.formats: the {kind} output cannot be loaded in a fresh process: {last[0]}",
                 reason="ReloadFails",
             )
-        count_beside(int(ended.stdout.splitlines()[-1]))
         with np.load(root / "outputs.npz", allow_pickle=False) as archive:
-            return {batch: archive[batch] for batch in archive.files}
+            count_beside(int(archive[PEAK_MEMORY_BYTES]))
+            return {batch: archive[batch] for batch in batches}
