@@ -115,8 +115,7 @@ class CompressionJobStatus(Model):
         default=None,
         ge=0,
         description="The most host memory that the compress pod held, over all its processes: what "
-        "spec.runtime.resources.limits.memory must be above. A pod that went on from the finished steps of another "
-        "tells its own.",
+        "spec.runtime.resources.limits.memory must be above. Of all pods that worked on it, the largest.",
     )
     report: ReportRef | None = Field(default=None, description="The evaluation's report.")
     revision: int | None = Field(default=None, description="The release's revision that it became.")

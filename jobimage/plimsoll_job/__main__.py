@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from plimsoll_api.names import CLAIMS_DIRECTORY, PLAN_FILE, REQUEST_VARIABLE
 from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.ending import run_to_end
-from plimsoll_job.errors import UserError
+from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.load.store import Store
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.progress import Reporter
@@ -27,18 +28,30 @@ def compress_verb(arguments: argparse.Namespace) -> Summary:
     # from each other: training beside one busy neighbour took ten times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch takes seconds to import, and the other verbs must not.
-    from plimsoll_job.compress import compress  # noqa: PLC0415
+    from plimsoll_job.compress import compress, work_directory  # noqa: PLC0415
     from plimsoll_job.follow import follow  # noqa: PLC0415
     from plimsoll_job.ranks import Ranks, meeting  # noqa: PLC0415
+    from plimsoll_job.work import Work  # noqa: PLC0415
 
+    store = store_of(arguments)
+    work = Work(work_directory(plan, store))
     ranks = Ranks.of_environment()
     with meeting(ranks):
-        if ranks.rank > 0:
-            summary = follow(plan, store_of(arguments), ranks)
-        else:
-            summary = compress(plan, store_of(arguments), Reporter())
-            ranks.dismiss()
-        return summary.model_copy(update={"peak_memory_bytes": ranks.total(peak_memory_bytes())})
+        try:
+            if ranks.rank > 0:
+                summary = follow(plan, store, ranks)
+            else:
+                summary = compress(plan, store, Reporter())
+                ranks.dismiss()
+        except UserError:
+            raise
+        except BaseException:
+            # Another pod goes on from here, and tells the most that any of them held.
+            with contextlib.suppress(TransientError):
+                work.keep_peak_memory(peak_memory_bytes(), ranks.rank)
+            raise
+        held_bytes = work.keep_peak_memory(peak_memory_bytes(), ranks.rank)
+        return summary.model_copy(update={"peak_memory_bytes": ranks.total(held_bytes)})
 
 
 def evaluate_verb(arguments: argparse.Namespace) -> Summary:

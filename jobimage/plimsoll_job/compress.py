@@ -21,7 +21,7 @@ from plimsoll_job.figures import ModuleFigures, count
 from plimsoll_job.load.roles import load_teacher
 from plimsoll_job.load.store import Store
 from plimsoll_job.loading import Loaded, load
-from plimsoll_job.memory import give_back
+from plimsoll_job.memory import give_back, peak_memory_bytes
 from plimsoll_job.packages import engine_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
@@ -114,6 +114,8 @@ def take_steps(
             record = record.model_copy(update={"artifact_digest": digest})
         records = [*records, record]
         work.save(index, candidate, records)
+        # The pod may be killed, and the next one begins after this step.
+        work.keep_peak_memory(peak_memory_bytes())
     return candidate, records
 
 

@@ -1,4 +1,4 @@
-"""What the other processes under torchrun do: train beside the first, and write nothing."""
+"""What the other processes under torchrun do: train beside the first, and tell only what memory that took."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from plimsoll_job.compress import bench_of, make_deterministic, work_directory
 from plimsoll_job.errors import TransientError
 from plimsoll_job.load.store import Store
 from plimsoll_job.loading import load
+from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.progress import Reporter
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
@@ -28,4 +29,5 @@ def follow(plan: Plan, store: Store, ranks: Ranks) -> Summary:
         technique = technique_of(plan.steps[index])
         bench = bench_of(plan, index, loaded, work.checkpoints(index), silent)
         TECHNIQUES[technique](getattr(plan.steps[index], technique), candidate, bench)
+        work.keep_peak_memory(peak_memory_bytes(), ranks.rank)
     return Summary(outcome=Outcome.DONE, reason="Followed", message=f"trained beside the first of {ranks.world}")

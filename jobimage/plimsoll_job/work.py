@@ -2,7 +2,8 @@
 
 <output>/work/<plan digest>/step-00/ … holds the candidate after each step: its weights as safetensors, and how its
 module came from the factory's as JSON. step-00-training/ holds where a training inside the step stands. Nothing is ever
-unpickled. done.json tells the artifacts once all is published.
+unpickled. done.json tells the artifacts once all is published, peak-memory-0.json the most memory that the process of
+rank 0 held in any of the pods.
 """
 
 from __future__ import annotations
@@ -46,6 +47,12 @@ class Done(Model):
 
     baseline: ArtifactRef
     candidate: ArtifactRef
+
+
+class PeakMemory(Model):
+    """The most memory that was held."""
+
+    held_bytes: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,17 @@ class Work:
             return Done.model_validate_json((self.directory / DONE_FILE).read_bytes())
         except (OSError, ValidationError):
             return None
+
+    def keep_peak_memory(self, held_bytes: int, rank: int = 0) -> int:
+        """Keep the most memory that the process of this rank held in any pod of the plan, and return it, in bytes."""
+        file = self.directory / f"peak-memory-{rank}.json"
+        try:
+            kept_bytes = PeakMemory.model_validate_json(file.read_bytes()).held_bytes
+        except (OSError, ValidationError):
+            kept_bytes = 0
+        if held_bytes > kept_bytes:
+            write_file(file, PeakMemory(held_bytes=held_bytes).canonical_json())
+        return max(held_bytes, kept_bytes)
 
     def _step(self, index: int) -> Path:
         return self.directory / f"step-{index:02d}"

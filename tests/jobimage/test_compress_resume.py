@@ -9,7 +9,10 @@ import onnxruntime as ort
 import pytest
 from tests.jobimage.claims import PRUNE, UNSTRUCTURED, Claims, compressed
 
+from plimsoll_job import __main__ as main
 from plimsoll_job import compress as flow
+from plimsoll_job.__main__ import build_parser, compress_verb
+from plimsoll_job.errors import UserError
 from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
 from plimsoll_job.loading import load
@@ -26,7 +29,7 @@ def work_of(claims: Claims) -> Path:
 
 def test_a_finished_plan_is_not_carried_out_again(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compressed(claims)
-    assert [path.name for path in work_of(claims).iterdir()] == ["done.json"]
+    assert sorted(path.name for path in work_of(claims).iterdir()) == ["done.json", "peak-memory-0.json"]
     monkeypatch.setattr(flow, "load", None)
     assert compressed(claims) == first
 
@@ -57,7 +60,7 @@ def test_a_killed_run_goes_on_from_its_finished_steps(
         patched.setitem(TECHNIQUES, names[deadly], die)
         with pytest.raises(Killed):
             compressed(claims)
-    kept = (claims.directory / "out" / "wine").glob("work/*/*")
+    kept = (claims.directory / "out" / "wine").glob("work/*/step-*")
     assert sorted(path.name for path in kept) == [f"step-{index:02d}" for index in range(deadly)]
     for finished in names[:deadly]:
         monkeypatch.setitem(TECHNIQUES, finished, die)
@@ -94,6 +97,37 @@ def test_a_run_that_has_begun_is_not_asked_for_all_the_room_again(
             compressed(claims)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     assert compressed(claims).outcome == "Done"
+
+
+def test_the_most_memory_of_all_pods_is_kept_by_rank(tmp_path: Path) -> None:
+    assert Work(tmp_path).keep_peak_memory(300) == 300
+    assert Work(tmp_path).keep_peak_memory(200) == 300
+    assert Work(tmp_path).keep_peak_memory(250, rank=1) == 250
+    assert Work(tmp_path).keep_peak_memory(400) == 400
+    (tmp_path / "peak-memory-0.json").write_text("torn")
+    assert Work(tmp_path).keep_peak_memory(200) == 200
+
+
+def test_a_pod_that_goes_on_tells_the_most_that_any_held(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = claims.directory.parent / "plan.json"
+    file.write_bytes(claims.plan().canonical_json())
+    arguments = build_parser().parse_args(["compress", "--plan", str(file), "--claims", str(claims.directory)])
+    with monkeypatch.context() as patched:
+        patched.setitem(TECHNIQUES, "quantize", die)
+        patched.setattr(main, "peak_memory_bytes", lambda: 1 << 50)
+        with pytest.raises(Killed):
+            compress_verb(arguments)
+    assert compress_verb(arguments).peak_memory_bytes == 1 << 50
+    # Also the pod that finds all done.
+    assert compress_verb(arguments).peak_memory_bytes == 1 << 50
+
+
+def test_a_request_that_is_wrong_leaves_nothing_behind(claims: Claims) -> None:
+    file = claims.directory.parent / "plan.json"
+    file.write_bytes(claims.plan(model={"uri": "pvc://models/none", "architecture": {"onnx": {}}}).canonical_json())
+    with pytest.raises(UserError):
+        compress_verb(build_parser().parse_args(["compress", "--plan", str(file), "--claims", str(claims.directory)]))
+    assert list((claims.directory / "out").iterdir()) == []
 
 
 def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:

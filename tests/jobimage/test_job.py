@@ -78,6 +78,7 @@ def test_sigterm_ends_a_pod_promptly_as_something_to_try_again(claims: Claims) -
     ended = end(claims, pod, "compress")
     assert time.monotonic() - began < 10
     assert ended.code == 75
+    assert list((claims.directory / "out" / "wine").glob("work/*/peak-memory-0.json"))
     assert (ended.summary.outcome, ended.summary.reason) == (Outcome.TRY_AGAIN, "Stopped")
 
 
