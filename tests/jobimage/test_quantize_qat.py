@@ -1,5 +1,6 @@
 """Int8QAT trains the very graph that is served, and gets back what rounding took from a model."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from tests.jobimage.bench import bench_of, samples_of
 from tests.jobimage.modules import Tagger
-from tests.jobimage.test_quantize import setting
+from tests.jobimage.test_quantize import Build, setting
 from tests.jobimage.texts import TEXT, sentences
 from torch import nn
 
@@ -24,7 +25,7 @@ from plimsoll_job.load.inputs import single
 from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.distill.training import Training
-from plimsoll_job.techniques.quantize import auto
+from plimsoll_job.techniques.quantize import auto, int8_qat
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.quantized import Start
 from plimsoll_job.techniques.quantize.schemes import SCHEMES
@@ -39,8 +40,21 @@ def applied(module: nn.Module, bench: Bench, sparse: frozenset[str] = frozenset(
     return quantize.apply(order, Candidate(module, sparse=sparse), bench)
 
 
-def wine(checkpoints: Checkpoints | None = None, **settings: Any) -> Applied:
-    module, samples, bench = setting(wine_mlp)
+@torch.no_grad()
+def uneven(module: nn.Module, layer: str, reader: str) -> nn.Module:
+    """Make four channels large, and let their reader take that away: training has something to get back then."""
+    for parameter in module.get_submodule(layer).parameters():
+        parameter[:4] *= 30
+    module.get_submodule(reader).weight[:, :4] /= 30  # type: ignore[index, operator]
+    return module
+
+
+def uneven_wine() -> nn.Module:
+    return uneven(wine_mlp(), "layers.1", "layers.3")
+
+
+def wine(checkpoints: Checkpoints | None = None, build: Build = uneven_wine, **settings: Any) -> Applied:
+    module, samples, bench = setting(build)
     bench = replace(bench, train=samples, checkpoints=checkpoints)
     return applied(module, bench, **({"training": {"epochs": 3, "batchSize": 16}} | settings))
 
@@ -170,10 +184,13 @@ def test_a_killed_training_goes_on_to_the_same_artifact(tmp_path: Path, monkeypa
 
 
 def test_zeros_of_a_pruned_model_stay_zero() -> None:
-    module, samples, bench = setting(wine_mlp)
+    module, samples, bench = setting(uneven_wine)
     with torch.no_grad():
         module.get_submodule("layers.3").weight[:32] = 0  # type: ignore[operator]
-    made = applied(module, replace(bench, train=samples), frozenset({"layers.3.weight"}), training={"epochs": 2})
+    made = applied(
+        module, replace(bench, train=samples), frozenset({"layers.3.weight"}), training={"epochs": 3, "batchSize": 16}
+    )
+    assert made.details["scheme"] == "Int8QAT"
     assert made.candidate.zero_weights >= 32 * 64
 
 
@@ -183,8 +200,10 @@ def test_biases_of_a_pruned_model_are_trained() -> None:
     with torch.no_grad():
         for layer in (module[0], module[2]):
             layer.bias.zero_()  # type: ignore[operator]
+    uneven(module, "0", "2")
     bench = bench_of(module, train=samples, calibration=samples, signature=single((13,)))
-    made = applied(module, bench, frozenset({"0.weight"}), training={"epochs": 2, "learningRate": "0.01"})
+    made = applied(module, bench, frozenset({"0.weight"}), training={"epochs": 3, "batchSize": 16})
+    assert made.details["scheme"] == "Int8QAT"
     assert made.candidate.graph is not None
     biases = [one for one in onnx.load_from_string(made.candidate.graph).graph.initializer if list(one.dims) == [3]]
     assert any(numpy_helper.to_array(one).any() for one in biases if one.data_type == onnx.TensorProto.INT32)
@@ -201,12 +220,16 @@ def test_layers_stay_float_by_name_and_by_sensitivity() -> None:
     assert record["weightTypes"]["float32"] > 0
 
 
-def test_what_cannot_be_trained_is_refused() -> None:
+def test_what_cannot_be_trained_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module, samples, bench = setting(wine_mlp)
     with pytest.raises(UserError, match=r"spec.data.train: .* needs training data"):
         applied(module, bench)
     with pytest.raises(UserError, match=r"spec.steps\[0\].prune.training.learningRate: training diverged"):
         wine(training={"epochs": 5, "learningRate": "1"})
+    with monkeypatch.context() as patched:
+        patched.setattr(int8_qat, "_answers", lambda *_: np.full((64, 3), np.nan))
+        with pytest.raises(UserError, match=r"learningRate: training diverged, answers .* no finite numbers"):
+            wine(training={"epochs": 1})
 
     class Strange(nn.Module):
         input_shape = (13,)
@@ -225,10 +248,29 @@ def test_what_cannot_be_trained_is_refused() -> None:
     assert error.value.reason == "NotTrainable"
 
 
-def test_a_training_that_brings_nothing_is_told() -> None:
-    worse = wine(training={"epochs": 1, "learningRate": "0.3"})
-    assert worse.details["fidelity"]["error"] > worse.details["training"]["fidelityBefore"]["error"]
-    assert any("no nearer to float" in note for note in worse.notes)
+@pytest.mark.parametrize("exclude", [{}, {"exclude": {"layers": ["layers.3"]}}])
+def test_a_training_that_brings_nothing_leaves_the_model_of_static_quantization(exclude: dict[str, Any]) -> None:
+    module, _, bench = setting(wine_mlp)
+    static = quantize.apply(Quantize.model_validate({"scheme": "Int8Static", **exclude}), Candidate(module), bench)
+    worse = wine(build=wine_mlp, training={"epochs": 1, "learningRate": "0.3"}, **exclude)
+    training = worse.details["training"]
+    assert training["fidelityAfter"]["error"] > training["fidelityBefore"]["error"]
+    assert training["fidelityBefore"] == static.details["fidelity"]
+    assert worse.candidate.graph == static.candidate.graph
+    assert worse.candidate.zero_weights == static.candidate.zero_weights
+    assert worse.details == {**static.details, "training": training}
+    assert worse.details["scheme"] == "Int8Static"
+    (note,) = (note for note in worse.notes if note not in static.notes)
+    assert re.match(r"The training brought the answers no nearer to float, and the model is that of Int8Static", note)
+
+
+def test_a_training_that_helps_is_kept() -> None:
+    made = wine()
+    training = made.details["training"]
+    assert made.details["scheme"] == "Int8QAT"
+    assert made.details["fidelity"] == training["fidelityAfter"]
+    assert training["fidelityAfter"]["error"] < training["fidelityBefore"]["error"]
+    assert not any("no nearer" in note for note in made.notes)
 
 
 def test_an_answer_a_token_is_trained_too() -> None:
@@ -252,7 +294,7 @@ def test_auto_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_graph_is_that_of_static_quantization() -> None:
-    module, _, bench = setting(wine_mlp)
+    module, _, bench = setting(uneven_wine)
     static = quantize.apply(Quantize.model_validate({"scheme": "Int8Static"}), Candidate(module), bench)
     graphs = [onnx.load_from_string(one.candidate.graph).graph for one in (static, wine())]
     assert [node.op_type for node in graphs[0].node] == [node.op_type for node in graphs[1].node]

@@ -116,12 +116,12 @@ class Quantize(Model):
 
     scheme: QuantizeScheme = Field(
         description="Int8Static: weights and activations in int8, ranges from data.calibration; for convolutions and "
-        "linear layers. Int8QAT: the same, after weights and ranges were trained for it on data.train. Int8Dynamic: "
-        "linear layers compute in int8, activations by their range in each run; embeddings are stored in int8, "
-        "convolutions stay float. Int4WeightOnly: weights of linear layers in blocks of 32 by 4 bits. Float16 and "
-        "BFloat16: all weights stored in half the bytes, computed in float32. Float8: weights stored in 8-bit floats; "
-        "needs a GPU. Auto: measures the schemes that can run on this machine beside the float model, and takes the "
-        "smallest that is near enough to its answers and not slower."
+        "linear layers. Int8QAT: the same, after weights and ranges were trained for it on data.train, where that "
+        "brings the answers nearer to float. Int8Dynamic: linear layers compute in int8, activations by their range in "
+        "each run; embeddings are stored in int8, convolutions stay float. Int4WeightOnly: weights of linear layers in "
+        "blocks of 32 by 4 bits. Float16 and BFloat16: all weights stored in half the bytes, computed in float32. "
+        "Float8: weights stored in 8-bit floats; needs a GPU. Auto: measures the schemes that can run on this machine "
+        "beside the float model, and takes the smallest that is near enough to its answers and not slower."
     )
     exclude: Exclusion | None = Field(default=None, description="The layers that stay float.")
     auto: AutoChoice | None = Field(default=None, description="What scheme Auto demands; its defaults when unset.")

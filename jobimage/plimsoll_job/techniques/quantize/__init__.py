@@ -53,15 +53,11 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
 def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Bench) -> Applied:
     able, _ = able_layers(settings.scheme, start.model, settings.exclude, bench.spec_field)
     learned = learn(settings.training or QuantizeTraining(), start, able, candidate, bench)
-    applied = _applied(candidate, quantize(settings.scheme, learned.start, settings.exclude, bench.spec_field))
-    before, after = learned.details["fidelityBefore"]["error"], applied.details["fidelity"]["error"]
-    in_vain = (
-        f"The training brought the answers no nearer to float: their error was {before} by Int8Static, and is {after}."
-    )
+    applied = _applied(candidate, quantize(learned.scheme, learned.start, settings.exclude, bench.spec_field))
     return replace(
         applied,
         details={**applied.details, "training": learned.details},
-        notes=(*applied.notes, *learned.notes, *([in_vain] if after >= before else [])),
+        notes=(*applied.notes, *learned.notes),
     )
 
 

@@ -1,6 +1,7 @@
 """Int8QAT: weights and activation ranges are trained in the graph that Int8Static makes, then it is made of them.
 
-What is trained is that very graph, with every rounding in its place, so that nothing changes when it is served.
+What is trained is that very graph, with every rounding in its place, so that nothing changes when it is served. Where
+that brings the answers no nearer to float, Int8Static's stays.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch.nn import functional
 
-from plimsoll_api.spec import Distill, QuantizeTraining
+from plimsoll_api.spec import Distill, QuantizeScheme, QuantizeTraining
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples
@@ -64,8 +65,9 @@ class FidelityTerm(Term):
 
 @dataclass(frozen=True)
 class Learned:
-    """A start whose model and ranges were trained, and what is told of the training."""
+    """The better start, of that given and that trained, the scheme it is by, and what is told of the training."""
 
+    scheme: QuantizeScheme
     start: Start
     details: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -76,7 +78,8 @@ def learn(
 ) -> Learned:
     """Return the start with its layers' weights, biases and ranges trained; UserError when that cannot be.
 
-    The model learns to answer the training samples as it did in floats.
+    The model learns to answer the training samples as it did in floats. Where its answers to the calibration samples
+    get no nearer to those, the start stays as it is, for Int8Static.
     """
     model, calibration = start.model, bench.need_calibration()
     floats = model.copy()
@@ -115,8 +118,23 @@ def learn(
         _ask(student, calibration),
     )
     held_out = {"heldOut": {"bestEpoch": course.best_epoch, "curve": thin(course.held_out)}} if course.held_out else {}
+    fidelity_before, fidelity_after = compare(start.expected, before), compare(start.expected, after)
+    if not np.isfinite(fidelity_after.error):
+        raise UserError(
+            f"{bench.spec_field}.training.learningRate: training diverged, answers of the trained model are no finite "
+            "numbers; try a smaller one"
+        )
+    in_vain = fidelity_after.error >= fidelity_before.error
+    if in_vain:
+        notes.append(
+            "The training brought the answers no nearer to float, and the model is that of Int8Static: their error is "
+            f"{fidelity_before.error:.4g} by it, and was {fidelity_after.error:.4g} when trained."
+        )
     return Learned(
-        start=replace(start, model=learned, ranges=ranges, calibrated=input_ranges(quantized, able)),
+        scheme=QuantizeScheme.INT8_STATIC if in_vain else QuantizeScheme.INT8_QAT,
+        start=replace(start, ranges=observed)
+        if in_vain
+        else replace(start, model=learned, ranges=ranges, calibrated=input_ranges(quantized, able)),
         details={
             "device": bench.ranks.device.type,
             "processes": bench.ranks.world,
@@ -124,7 +142,8 @@ def learn(
             "epochs": course.epochs,
             "loss": thin(course.curves["logits"]),
             **held_out,
-            "fidelityBefore": compare(start.expected, before).to_details(),
+            "fidelityBefore": fidelity_before.to_details(),
+            "fidelityAfter": fidelity_after.to_details(),
             "servedToTrained": compare(trained, after).to_details(),
         },
         notes=tuple(notes),
