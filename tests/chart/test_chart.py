@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.api.manifest_cases import base
 from tests.cluster import Cluster, Mode, tool
 
 from plimsoll_operator.settings import Settings, parse_settings
@@ -27,6 +29,7 @@ EVERYTHING = {
     "podDisruptionBudget.enabled": "true",
     "metrics.serviceMonitor.enabled": "true",
     "metrics.podMonitor.enabled": "true",
+    "security.forbidCodeExecution": "true",
     "commonLabels.team": "vision",
     "commonAnnotations.contact": "vision",
 }
@@ -84,6 +87,7 @@ def test_crds_may_go_or_be_left_out(values: dict[str, str], kept: list[None]) ->
 def test_optional_parts_are_off_by_default() -> None:
     kinds = {o["kind"] for o in render()}
     assert kinds.isdisjoint({"NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor", "PodMonitor"})
+    assert kinds.isdisjoint({"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"})
 
 
 def test_everything_on_renders_with_common_labels() -> None:
@@ -203,6 +207,7 @@ def test_an_existing_service_account_must_be_named() -> None:
         ("replica=2", "replica"),
         ("replicas=two", "replicas"),
         ("log.level=LOUD", "level"),
+        ("security.forbidCodeExecution=perhaps", "forbidCodeExecution"),
         ("namespaces[0]=Not_One", "namespaces"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("image.digest=abc", "digest"),
@@ -241,6 +246,16 @@ def test_every_value_has_a_place_in_the_schema_and_the_reverse() -> None:
     } | {".affinity"}
 
 
+def test_code_is_forbidden_in_the_operators_namespaces() -> None:
+    forbid = {"security.forbidCodeExecution": "true"}
+    policy = one(render(forbid), "ValidatingAdmissionPolicy")
+    binding = one(render(forbid), "ValidatingAdmissionPolicyBinding")
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+    some = one(render({**forbid, "namespaces[0]": "vision"}), "ValidatingAdmissionPolicyBinding")
+    (selected,) = some["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert selected == {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["vision"]}
+
+
 def test_notes_say_what_to_do_next() -> None:
     done = helm("install", "demo", str(CHART), "--dry-run=client", "--namespace", "plimsoll-system")
     assert done.returncode == 0, done.stderr
@@ -274,3 +289,53 @@ def test_a_real_api_server_takes_every_object_without_a_warning(api: Cluster, va
     assert done.returncode == 0, done.stderr
     assert "arning" not in done.stderr, done.stderr
     assert len(done.stdout.splitlines()) == len(objects)
+
+
+def job(*, allows: bool, suspend: bool = False) -> Object:
+    """Return a job of a model that may bring code."""
+    made = base("job")
+    made["metadata"] = {"name": "brings-code", "namespace": "plimsoll-system"}
+    made["spec"]["model"]["architecture"] = {"huggingface": {}}
+    made["spec"] |= {"task": "TextClassification", "allowCodeExecution": allows, "suspend": suspend}
+    return made
+
+
+def test_a_real_api_server_refuses_code_where_it_is_forbidden(api: Cluster) -> None:
+    def given(verb: str, *objects: Object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [tool("kubectl"), "--kubeconfig", api.kubeconfig, verb, "-f", "-"],
+            input=yaml.safe_dump_all(objects), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def refused(done: subprocess.CompletedProcess[str]) -> bool:
+        if done.returncode == 0:
+            return False
+        assert "spec.allowCodeExecution: the administrators of this cluster forbid code" in done.stderr
+        return True
+
+    crds = str(ROOT / "crds")
+    api.kubectl("apply", "--server-side", "--force-conflicts", "-f", crds)
+    api.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", crds)
+    policy = [o for o in render({"security.forbidCodeExecution": "true"}) if o["kind"].startswith("ValidatingAdm")]
+    try:
+        assert given("create", job(allows=True)).returncode == 0
+        assert given("create", *policy).returncode == 0
+        # It holds once the API server has read it, some seconds later.
+        probe = job(allows=True) | {"metadata": {"generateName": "probe-", "namespace": "plimsoll-system"}}
+        deadline = time.monotonic() + 60
+        while not refused(given("create", probe)):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        # What was there before may be labelled, suspended and collected, but not started again.
+        labelled = job(allows=True)
+        labelled["metadata"]["labels"] = {"team": "vision"}
+        assert given("apply", labelled).returncode == 0
+        assert given("apply", job(allows=True, suspend=True)).returncode == 0
+        assert refused(given("apply", job(allows=True)))
+        assert given("delete", job(allows=True)).returncode == 0
+        assert refused(given("create", job(allows=True, suspend=True)))
+        assert given("create", job(allows=False, suspend=True)).returncode == 0
+        assert refused(given("apply", job(allows=True, suspend=True)))
+    finally:
+        given("delete", *policy)
+        api.kubectl("-n", "plimsoll-system", "delete", "compressionjobs", "--all")
