@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -138,5 +138,16 @@ def main() -> int:
     return run_to_end(lambda: arguments.work(arguments), arguments.termination_file if first else Path(os.devnull))
 
 
+def leave(code: int) -> NoReturn:
+    """End the process with the code, without taking the interpreter down first.
+
+    Threads of torch.distributed outlive the process group; one that asks for the interpreter while it goes down aborts
+    the process, and torchrun takes a pod whose work was done for failed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
