@@ -17,6 +17,7 @@ from torch import nn
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import strip
 from plimsoll_job.export.pooling import any_pooling
+from plimsoll_job.export.reload import TOLERANCE
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.inputs import Signature
@@ -25,7 +26,6 @@ from plimsoll_job.sessions import open_session
 OUTPUT_NAME = "logits"
 OPSET = 17
 CHECKED_BATCHES = (1, 5)
-TOLERANCE = 1e-4
 #: Protobuf ends at 2 GiB; what is not weights, such as nodes and names, has the rest.
 MAX_WEIGHTS_BYTES = (1 << 31) - (32 << 20)
 

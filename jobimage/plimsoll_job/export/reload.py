@@ -22,8 +22,9 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import count_beside
 
 BATCHES = (1, 5)
-#: The largest difference of an answer, over the largest answer (or over 1, when that is smaller).
-TOLERANCE = 1e-4
+#: The largest difference of an answer, over the largest answer (or over 1, when that is smaller). Two runtimes add in
+#: different orders: in float32, EfficientNet-B6 differs by 2e-4 for that alone. What an export gets wrong is larger.
+TOLERANCE = 1e-3
 TIMEOUT_SECONDS = 1_800
 TORCH_FILE = "model.pt2"
 DIRECTORY = "huggingface"
