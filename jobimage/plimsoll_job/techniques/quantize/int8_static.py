@@ -17,7 +17,7 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
 
-BATCH_SIZE = 64
+BATCH_SIZE = 16
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
 Ranges = bytes
 #: The least and the largest value of each activation, by its name.
