@@ -1,14 +1,15 @@
 """The models that are walked: torchvision's classifiers below a size, and transformers' architectures, made small.
 
-Weights are random, but statistics of batch norms are those of the data, and no token is zero: at the initial ones,
-signals of deep models vanish or overflow, and nothing could be compared.
+Weights are random, but statistics of batch norms are those of the data, no token is zero, and branches are small next
+to the trunk that they are added to: at the initial ones, signals of deep models vanish or overflow, or noise of a
+hundredth becomes half of the answer, and nothing could be compared.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ SIDES = (64, 96, 224, 299)
 CLASSES = 10
 SAMPLES = 32
 SMALL_STD = 0.02
+SMALL_BRANCH = 0.2
+#: How torchvision's blocks say that they add their input to what they make of it; the shortcut is what the input takes.
+ADDS_INPUT = ("use_res_connect", "apply_residual")
+SHORTCUT = "downsample"
 VOCABULARY, WORDS, TOKENS = 200, 12, 16
 
 _TEXT = {
@@ -173,12 +178,25 @@ def _images_for(module: nn.Module) -> torch.Tensor:
 
 
 def _set_norms(module: nn.Module, images: torch.Tensor) -> None:
+    for norm in _ends_of_branches(module):
+        nn.init.constant_(norm.weight, SMALL_BRANCH)
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.momentum = None
             layer.train()
     with torch.no_grad():
         module(images)
+
+
+def _ends_of_branches(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    for block in module.modules():
+        if hasattr(block, SHORTCUT) or any(getattr(block, name, False) for name in ADDS_INPUT):
+            norms = [
+                layer
+                for name, layer in block.named_modules()
+                if isinstance(layer, nn.BatchNorm2d) and not name.startswith(SHORTCUT)
+            ]
+            yield from norms[-1:]
 
 
 def _write_tokenizer(file: Path) -> None:
