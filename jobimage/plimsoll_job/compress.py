@@ -18,14 +18,15 @@ from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.outputs import write_outputs
 from plimsoll_job.figures import ModuleFigures, count
+from plimsoll_job.load.plan import Loaded, load_plan
 from plimsoll_job.load.roles import load_teacher
 from plimsoll_job.load.store import Store
-from plimsoll_job.loading import Loaded, load
 from plimsoll_job.memory import give_back, peak_memory_bytes
 from plimsoll_job.packages import engine_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
 from plimsoll_job.room import check_room
+from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.shape import Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
@@ -42,7 +43,8 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
     work_path = work_directory(plan, store)
     done = Work(work_path).finished()
     if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
-        loaded = load(plan, store, reporter.part(0, 0.05))
+        loaded = load_plan(plan, store, reporter.part(0, 0.05))
+        check_quantization(plan, loaded)
         work = Work(work_path, loaded.signature)
         if not work.begun():
             check_room(plan, loaded.weights_bytes, work_path)
@@ -77,6 +79,13 @@ def make_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def check_quantization(plan: Plan, loaded: Loaded) -> None:
+    """UserError, before any work, when the last step cannot be taken here."""
+    for index, step in enumerate(plan.steps):
+        if step.quantize is not None:
+            quantize.check(step.quantize, loaded.source.layers(), f"spec.steps[{index}].quantize")
 
 
 def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporter) -> ArtifactRef:

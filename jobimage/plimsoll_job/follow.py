@@ -6,8 +6,8 @@ from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.compress import bench_of, make_deterministic, work_directory
 from plimsoll_job.errors import TransientError
+from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
-from plimsoll_job.loading import load
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.progress import Reporter
 from plimsoll_job.ranks import Ranks
@@ -21,7 +21,7 @@ def follow(plan: Plan, store: Store, ranks: Ranks) -> Summary:
     silent = Reporter(emit=lambda _: None)
     loaded = None
     for index in ranks.announced():
-        loaded = loaded or load(plan, store, silent)
+        loaded = loaded or load_plan(plan, store, silent)
         work = Work(work_directory(plan, store), loaded.signature)
         finished, candidate, _ = work.resume(index, loaded.source)
         if finished != index:

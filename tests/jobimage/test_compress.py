@@ -16,11 +16,11 @@ from torch import nn
 
 from plimsoll_api.report import Progress
 from plimsoll_job import compress as flow
-from plimsoll_job import loading
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
+from plimsoll_job.load import plan as plan_module
+from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
-from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.room import bytes_needed
 from plimsoll_job.techniques.shape import Applied, Candidate
@@ -93,7 +93,7 @@ def test_a_model_that_no_onnx_file_holds_is_refused_before_any_work(
     claims: Claims, monkeypatch: pytest.MonkeyPatch, step: dict[str, Any], spec_field: str
 ) -> None:
     weights = count_bytes(load_file(claims.weights).values())
-    monkeypatch.setattr(loading, "MAX_WEIGHTS_BYTES", weights - 1 if step is INT8 else weights)
+    monkeypatch.setattr(plan_module, "MAX_WEIGHTS_BYTES", weights - 1 if step is INT8 else weights)
     with pytest.raises(UserError, match=rf"^{re.escape(spec_field)}.*: the model has \d+ bytes of weights") as error:
         compressed(claims, [step])
     assert error.value.reason == "TooLarge"
@@ -123,7 +123,7 @@ def test_no_technique_changes_the_model_that_it_is_given(claims: Claims, step: d
     # The model as given is the first candidate and every teacher, and in memory once.
     store = Store(claims=claims.directory)
     plan = claims.plan([step])
-    loaded = load(plan, store, Reporter(emit=lambda _: None))
+    loaded = load_plan(plan, store, Reporter(emit=lambda _: None))
     before = Candidate(loaded.source.module).fingerprint()
     work = Work(flow.work_directory(plan, store), loaded.signature)
     silent = Reporter(emit=lambda _: None)

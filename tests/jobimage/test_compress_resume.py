@@ -14,8 +14,8 @@ from plimsoll_job import compress as flow
 from plimsoll_job.__main__ import build_parser, compress_verb
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.model import load_model
+from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
-from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
@@ -30,7 +30,7 @@ def work_of(claims: Claims) -> Path:
 def test_a_finished_plan_is_not_carried_out_again(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compressed(claims)
     assert sorted(path.name for path in work_of(claims).iterdir()) == ["done.json", "peak-memory-0.json"]
-    monkeypatch.setattr(flow, "load", None)
+    monkeypatch.setattr(flow, "load_plan", None)
     assert compressed(claims) == first
 
 
@@ -132,7 +132,7 @@ def test_a_request_that_is_wrong_leaves_nothing_behind(claims: Claims) -> None:
 
 def test_cuts_and_zeros_come_back_from_the_work_directory(claims: Claims, store: Store, tmp_path: Path) -> None:
     plan = claims.plan([PRUNE, UNSTRUCTURED])
-    loaded = load(plan, store, Reporter(emit=lambda _: None))
+    loaded = load_plan(plan, store, Reporter(emit=lambda _: None))
     work = Work(tmp_path / "work", loaded.signature)
     silent = Reporter(emit=lambda _: None)
     publish = flow.publishing(plan, loaded, flow.publish_baseline(plan, loaded, store, silent), store)

@@ -13,8 +13,8 @@ from plimsoll_api.model import digest_of
 from plimsoll_api.report import Summary
 from plimsoll_job import compress as flow
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
-from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.table import TECHNIQUES
 from plimsoll_job.work import Work
@@ -70,7 +70,7 @@ def classes_of(claims: Claims, *steps: dict[str, Any]) -> list[int]:
     """Return what the candidate takes some wines for, after all steps but the last, as the work directory has it."""
     plan = claims.plan(list(steps))
     store = Store(claims=claims.directory)
-    loaded = load(plan, store, Reporter(emit=lambda _: None))
+    loaded = load_plan(plan, store, Reporter(emit=lambda _: None))
     candidate, _ = flow.take_steps(
         plan, loaded, Work(flow.work_directory(plan, store), loaded.signature), lambda *_: None,  # type: ignore[arg-type]
         Reporter(emit=lambda _: None),

@@ -10,8 +10,8 @@ from tests.jobimage.claims import INT8, Claims, published
 from plimsoll_api.report import Summary
 from plimsoll_job import compress as flow
 from plimsoll_job.load.model import load_model
+from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
-from plimsoll_job.loading import load
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.table import TECHNIQUES
 from plimsoll_job.work import Work
@@ -60,7 +60,7 @@ def test_cuts_and_factors_come_back_from_the_work_directory_in_their_order(
     claims: Claims, store: Store, tmp_path: Path
 ) -> None:
     plan = claims.plan([CUT, FACTORIZE, CUT])
-    loaded = load(plan, store, Reporter(emit=lambda _: None))
+    loaded = load_plan(plan, store, Reporter(emit=lambda _: None))
     work = Work(tmp_path / "work", loaded.signature)
     silent = Reporter(emit=lambda _: None)
     publish = flow.publishing(plan, loaded, flow.publish_baseline(plan, loaded, store, silent), store)

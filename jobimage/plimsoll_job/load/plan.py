@@ -1,4 +1,4 @@
-"""Load: all that a plan names is read, and checked to fit together, before any work."""
+"""All that a plan names is read, and checked to fit together, before any work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from plimsoll_job.load.roles import build_student, load_teacher
 from plimsoll_job.load.signature import input_names, signature_of
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
-from plimsoll_job.techniques import quantize
 
 #: Samples of a batch of no certain size, to choose the number of threads by.
 TYPICAL_BATCH = 64
@@ -42,13 +41,12 @@ class Loaded:
     store: Store
 
 
-def load(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
+def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     """Read the model and the data that the plan names, and check that they fit each other."""
     reporter.report("load", 0, plan.model.uri)
     source = load_model(plan.model, store, plan.task, allow_code=plan.allow_code_execution)
     check_fits(source.module, "spec.model.uri")
     check_formats(plan, source)
-    check_quantization(plan, source)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
     tokenizer = source.files.get(TOKENIZER_FILE)
     train = calibration = None
@@ -113,10 +111,3 @@ def check_formats(plan: Plan, source: SourceModel) -> None:
             "spec.output.formats: HuggingFace is not written of a model that brings its own code: whoever loads "
             "it would have to run that, too; use TorchExport"
         )
-
-
-def check_quantization(plan: Plan, source: SourceModel) -> None:
-    """UserError, before any work, when the last step cannot be taken here."""
-    for index, step in enumerate(plan.steps):
-        if step.quantize is not None:
-            quantize.check(step.quantize, source.layers(), f"spec.steps[{index}].quantize")
