@@ -87,6 +87,11 @@ def test_an_embedding_is_the_mean_of_the_tokens_that_the_mask_leaves(tmp_path: P
     assert not any("pooler" in name for name in module.state_dict())
 
 
+TRANSFORMER = {"type": "sentence_transformers.models.Transformer"}
+POOLING = {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}
+MEAN = {"pooling_mode_mean_tokens": True}
+
+
 def sentence_transformer(directory: Path, modes: dict[str, bool], *kinds: str) -> None:
     target = save(directory, made("Bert", "Model", **SIZES))
     modules = [
@@ -111,8 +116,22 @@ def test_sentence_transformers_modules_say_how_vectors_are_made(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("modes", "kinds", "words"),
     [
-        ({"pooling_mode_max_tokens": True}, ("Pooling",), "pooling by pooling_mode_max_tokens is not known"),
-        ({"pooling_mode_mean_tokens": True}, ("Pooling", "Dense"), "a module 'Dense'"),
+        (
+            {"pooling_mode_max_tokens": True},
+            ("Pooling",),
+            r"1_Pooling/config\.json pools by pooling_mode_max_tokens; e",
+        ),
+        (MEAN | {"pooling_mode_cls_token": True}, ("Pooling",), "pools by pooling_mode_cls_token, pooling_mode_mean_t"),
+        ({"pooling_mode_mean_tokens": False}, ("Pooling",), "pools by nothing; expected one of pooling_mode_mean"),
+        (
+            MEAN,
+            ("Pooling", "Dense"),
+            "modules Transformer, Pooling, Dense; expected Transformer, Pooling and p",
+        ),
+        (MEAN, ("Pooling", "Dense", "Normalize"), "modules Transformer, Pooling, Dense, Normalize; expected"),
+        (MEAN, ("Pooling", "Normalize", "Normalize"), "modules Transformer, Pooling, Normalize, Normalize; expected"),
+        (MEAN, ("Pooling", "Pooling"), "modules Transformer, Pooling, Pooling; expected"),
+        (MEAN, ("Normalize",), "modules Transformer, Normalize; expected"),
     ],
 )
 def test_other_sentence_transformers_are_refused(
@@ -126,7 +145,13 @@ def test_other_sentence_transformers_are_refused(
 @pytest.mark.parametrize(
     ("modules", "words"),
     [
-        ([{"type": "sentence_transformers.models.Transformer"}, {"type": "mine.Pooling"}], r"a module 'mine\.Pooling'"),
+        ([TRANSFORMER, {"type": "mine.Pooling"}], r"modules Transformer, mine\.Pooling; expected"),
+        ([{"type": "sentence_transformers.models.CLIPModel"}, POOLING], "modules CLIPModel, Pooling; expected"),
+        ([{"type": "mine.Transformer"}, POOLING], r"modules mine\.Transformer, Pooling; expected"),
+        ([TRANSFORMER | {"path": "0_BERT"}, POOLING], r"the model in '0_BERT'; expected .* with the path ''"),
+        ([TRANSFORMER, POOLING], r"1_Pooling/config\.json, which modules\.json names, is missing"),
+        ([TRANSFORMER], "modules Transformer; expected"),
+        ([], "modules none; expected"),
         ({"0": "Transformer"}, r"modules\.json is no list of modules"),
         (["Transformer"], r"modules\.json is no list of modules"),
     ],

@@ -19,7 +19,7 @@ from torch import nn
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.code import own_class
 from plimsoll_job.load.architectures.wrapped import ImageLogits, Pooling, TextEmbedding, TextLogits
-from plimsoll_job.load.directory import MODULES_FILE, Directory
+from plimsoll_job.load.directory import CONFIG_FILE, MODULES_FILE, Directory
 from plimsoll_job.load.text import TOKEN_TYPE_IDS
 from plimsoll_job.load.weights import WEIGHTS_FIELD
 
@@ -31,9 +31,11 @@ NAMES_SHOWN = 5
 #: The fused kernels hide the products that a trace and the graph of channels must see, and a kernel that config.json
 #: names may be code of another repository.
 ATTENTION = "eager"
-#: What sentence-transformers names the modules that come after the model.
-POOLING, NORMALIZE = "Pooling", "Normalize"
+#: What sentence-transformers names its modules, in the order that is known.
+TRANSFORMER, POOLING, NORMALIZE = "Transformer", "Pooling", "Normalize"
+CHAINS = ([TRANSFORMER, POOLING], [TRANSFORMER, POOLING, NORMALIZE])
 PACKAGE = "sentence_transformers."
+POOLINGS = {"pooling_mode_mean_tokens": Pooling.MEAN, "pooling_mode_cls_token": Pooling.FIRST}
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,46 @@ def describe_huggingface(directory: Directory) -> str:
 def pooling_of(directory: Directory) -> tuple[Pooling, bool]:
     """Return how vectors are pooled and whether they are normalised, as modules.json says.
 
-    By mean and not when there is no such file. UserError for modules that do something else, such as Dense.
+    By mean and not when there is no such file. UserError for another chain than the model, Pooling and perhaps
+    Normalize.
     """
-    pooling, normalize = Pooling.MEAN, False
-    modules = directory.json(MODULES_FILE) or []
+    modules = directory.json(MODULES_FILE)
+    if modules is None:
+        return Pooling.MEAN, False
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
         raise UserError(f"{FIELD}: {MODULES_FILE} is no list of modules")
-    for module in modules[1:]:
-        kind = str(module.get("type", ""))
-        # Of the same name, what another package has may do anything.
-        if kind.startswith(PACKAGE):
-            kind = kind.rpartition(".")[2]
-        if kind == POOLING:
-            settings = directory.json(f"{module.get('path')}/config.json") or {}
-            modes = {name for name, value in settings.items() if name.startswith("pooling_mode") and value}
-            if modes == {"pooling_mode_cls_token"}:
-                pooling = Pooling.FIRST
-            elif modes - {"pooling_mode_mean_tokens"}:
-                raise UserError(f"{FIELD}: pooling by {', '.join(sorted(modes))} is not known; expected mean or cls")
-        elif kind == NORMALIZE:
-            normalize = True
-        else:
-            raise UserError(f"{FIELD}: {MODULES_FILE} has a module {kind!r}; only {POOLING} and {NORMALIZE} are known")
-    return pooling, normalize
+    chain = [_kind(module) for module in modules]
+    if chain not in CHAINS:
+        raise UserError(
+            f"{FIELD}: {MODULES_FILE} has the modules {', '.join(chain) or 'none'}; expected {TRANSFORMER}, {POOLING} "
+            f"and perhaps {NORMALIZE}; for any other, put a class into a job image and name it in "
+            "spec.model.architecture.factory"
+        )
+    if place := modules[0].get("path"):
+        raise UserError(
+            f"{FIELD}: {MODULES_FILE} has the model in {place!r}; expected its config.json and its weights beside "
+            f"{MODULES_FILE}, with the path ''"
+        )
+    return _pooling(directory, f"{modules[1].get('path')}/{CONFIG_FILE}"), NORMALIZE in chain
+
+
+def _kind(module: Mapping[str, Any]) -> str:
+    """Return the name of the class; with its package where that is another: what has the same name may do anything."""
+    kind = str(module.get("type"))
+    return kind.rpartition(".")[2] if kind.startswith(PACKAGE) else kind
+
+
+def _pooling(directory: Directory, file: str) -> Pooling:
+    """Return how the settings of the file say that vectors are pooled; UserError when that is not known."""
+    settings = directory.json(file)
+    if not isinstance(settings, dict):
+        raise UserError(f"{FIELD}: {file}, which {MODULES_FILE} names, is missing or no map of settings")
+    modes = sorted(name for name, value in settings.items() if name.startswith("pooling_mode") and value)
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise UserError(
+            f"{FIELD}: {file} pools by {', '.join(modes) or 'nothing'}; expected one of {', '.join(POOLINGS)}"
+        )
+    return POOLINGS[modes[0]]
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
