@@ -195,20 +195,28 @@ class EvaluationData(DataSource):
 
 
 def _same_text(name: str) -> Rule:
-    """Return the rule that a data set gives text, and as much of it, exactly where the evaluation data does."""
+    """Return the rule that a data set gives text, as many and as much of it, exactly where the evaluation data does.
+
+    Pairs of texts have an input of their own, which the exported model lacks when it was made for single ones.
+    """
 
     def holds(data: Data) -> bool:
         one: DataSource | None = getattr(data, name)
-        if one is None or (one.text is None and data.evaluation.text is None):
+        texts = data.evaluation.text
+        if one is None or (one.text is None and texts is None):
             return True
-        return one.text is not None and data.evaluation.text is not None and one.tokens == data.evaluation.tokens
+        if one.text is None or texts is None:
+            return False
+        return len(one.text) == len(texts) and one.tokens == data.evaluation.tokens
 
     tokens = f"(has(self.{{0}}.maxLength) ? self.{{0}}.maxLength : {DEFAULT_TOKENS})"
     return Rule(
         cel=f"!has(self.{name}) || (has(self.{name}.text) == has(self.evaluation.text) && "
-        f"(!has(self.evaluation.text) || {tokens.format(name)} == {tokens.format('evaluation')}))",
+        f"(!has(self.evaluation.text) || (self.{name}.text.size() == self.evaluation.text.size() && "
+        f"{tokens.format(name)} == {tokens.format('evaluation')})))",
         holds=holds,
-        message="must give text where the evaluation data does, of the same maxLength: a model takes one kind of input",
+        message="must give text where the evaluation data does, of as many columns and of the same maxLength: a model "
+        "takes one kind of input",
         field=name,
     )
 
