@@ -1,5 +1,7 @@
 """An export takes any batch, answers as the module, and carries nothing that no runtime reads."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -76,3 +78,25 @@ def test_what_torch_cannot_export_is_refused() -> None:
 def test_pooling_to_more_or_other_positions_than_there_are(given: int, wanted: int) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d((wanted, 2)), nn.Flatten())
     export_onnx(module, single((1, given, 4)))
+
+
+@pytest.mark.parametrize("wanted", [(None, 1), (None, 2), (None, 5), (3, None), (None, None)])
+def test_pooling_of_one_axis_leaves_the_other(wanted: Any) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(wanted), nn.Flatten())
+    graph = onnx.load_from_string(export_onnx(module, single((1, 7, 4))))
+    assert {node.op_type for node in graph.graph.node} <= {"Conv", "AveragePool", "MatMul", "Constant", "Flatten"}
+    assert sum(node.op_type in {"AveragePool", "MatMul"} for node in graph.graph.node) == (wanted != (None, None))
+
+
+def test_pooling_to_the_size_of_another_layer() -> None:
+    class Paths(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 3, stride=2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            small = self.narrow(images)
+            size = (small.shape[2], small.shape[3])
+            return (nn.functional.adaptive_avg_pool2d(self.wide(images), size) + small).flatten(1)
+
+    export_onnx(Paths(), single((1, 7, 8)))

@@ -35,18 +35,40 @@ def averages(inputs: int, outputs: int) -> torch.Tensor:
     return matrix
 
 
-@symbolic_helper.parse_args("v", "is")
+@symbolic_helper.parse_args("v", "v")
 def _export(graph: Any, images: Any, wanted: Any) -> Any:
     """Return the node that pools; a mean over a rectangle is the mean along one axis of the means along the other."""
-    if list(wanted) == [1, 1]:
+    outputs = _numbers(wanted)
+    if outputs == [1, 1]:
         return graph.op("GlobalAveragePool", images)
-    given = (images.type().varyingSizes() or [None, None])[-2:]
-    if None in given:
-        raise RuntimeError("adaptive pooling of images of no fixed size")
-    sizes = [(size, size if one is None else one) for size, one in zip(given, wanted, strict=True)]
-    if all(size % one == 0 for size, one in sizes):
+    inputs = (images.type().varyingSizes() or [None, None])[-2:]
+    if None in inputs or None in outputs:
+        raise RuntimeError("adaptive pooling of images, or to images, of no fixed size")
+    sizes = list(zip(inputs, outputs, strict=True))
+    if inputs != outputs and all(size % one == 0 for size, one in sizes):
         kernel = [size // one for size, one in sizes]
         return graph.op("AveragePool", images, kernel_shape_i=kernel, strides_i=kernel)
-    rows, columns = (averages(*one) for one in sizes)
-    pooled = graph.op("MatMul", images, graph.op("Constant", value_t=columns.T.contiguous()))
-    return graph.op("MatMul", graph.op("Constant", value_t=rows), pooled)
+    rows, columns = sizes
+    if columns[0] != columns[1]:
+        images = graph.op("MatMul", images, graph.op("Constant", value_t=averages(*columns).T.contiguous()))
+    if rows[0] != rows[1]:
+        images = graph.op("MatMul", graph.op("Constant", value_t=averages(*rows)), images)
+    return images
+
+
+def _numbers(wanted: Any) -> list[int | None]:
+    """Return the sizes that are wanted, None where the graph does not fix one."""
+    if not symbolic_helper._is_packed_list(wanted):
+        return list(symbolic_helper._parse_arg(wanted, "is"))
+    return [_number(one) for one in symbolic_helper._unpack_list(wanted)]
+
+
+def _number(value: Any) -> int | None:
+    """Return the whole number that the graph has there: a constant, or a size of a tensor, which None becomes."""
+    node = value.node()
+    if node.kind() == "onnx::Gather":
+        shape, axis = node.inputs()
+        if shape.node().kind() == "onnx::Shape":
+            sizes = shape.node().input().type().varyingSizes()
+            return None if sizes is None else sizes[_number(axis)]
+    return symbolic_helper._parse_arg(value, "i") if node.kind() == "onnx::Constant" else None
