@@ -97,6 +97,7 @@ def test_pooling_to_the_size_of_another_layer() -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             small = self.narrow(images)
             size = (small.shape[2], small.shape[3])
-            return (nn.functional.adaptive_avg_pool2d(self.wide(images), size) + small).flatten(1)
+            answers: torch.Tensor = nn.functional.adaptive_avg_pool2d(self.wide(images), size) + small
+            return answers.flatten(1)
 
     export_onnx(Paths(), single((1, 7, 8)))

@@ -42,9 +42,9 @@ def _export(graph: Any, images: Any, wanted: Any) -> Any:
     if outputs == [1, 1]:
         return graph.op("GlobalAveragePool", images)
     inputs = (images.type().varyingSizes() or [None, None])[-2:]
-    if None in inputs or None in outputs:
+    sizes = [(size, one) for size, one in zip(inputs, outputs, strict=True) if size is not None and one is not None]
+    if len(sizes) < len(outputs):
         raise RuntimeError("adaptive pooling of images, or to images, of no fixed size")
-    sizes = list(zip(inputs, outputs, strict=True))
     if inputs != outputs and all(size % one == 0 for size, one in sizes):
         kernel = [size // one for size, one in sizes]
         return graph.op("AveragePool", images, kernel_shape_i=kernel, strides_i=kernel)
