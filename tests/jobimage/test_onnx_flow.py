@@ -109,6 +109,20 @@ def test_layers_stay_float_by_the_names_of_their_nodes(given: Claims) -> None:
         compressed(given, {"scheme": "Int8Static", "exclude": {"layers": [f"{names[-1]}x"]}})
 
 
+def test_a_layer_may_have_any_name_that_exporters_give(given: Claims) -> None:
+    path = given.directory / "models" / "given" / "model.onnx"
+    model = onnx.load(str(path))
+    names = ["model/dense/MatMul;model/dense/BiasAdd", "Layer* 1 [Gemm]", "(2)"]
+    for node, name in zip((node for node in model.graph.node if node.op_type == "Gemm"), names, strict=True):
+        node.name = name
+    save(given.directory, model)
+    summary = compressed(given, {"scheme": "Int8Static", "exclude": {"layers": names[:2]}})
+    (record,) = published(given, summary.candidate)["lineage"]["steps"]
+    assert {one["layer"]: one["dtype"] for one in record["details"]["layers"]} == dict(
+        zip(names, ["float32", "float32", "int8"], strict=True)
+    )
+
+
 def test_without_data_the_graph_tells_its_inputs(given: Claims) -> None:
     summary = compressed(given, {"scheme": "Float16"}, calibration=None)
     assert summary.candidate is not None

@@ -16,9 +16,11 @@ from plimsoll_api.values import list_of
 LayerName = Annotated[
     str,
     Pattern(
-        r"[A-Za-z0-9_/:-]([A-Za-z0-9_./:-]*[A-Za-z0-9_/:-])?",
-        "the name of a module as torch names it, such as classifier.4 or encoder.layer.0",
-        253,
+        # Exporters join the names of what they fuse: StatefulPartitionedCall/dense/MatMul;StatefulPartitionedCall/…
+        r"[!-\-/-~]([ -~]*[!-\-/-~])?",
+        "the name of a module as torch names it, such as classifier.4, or of a node of an ONNX model: of ASCII "
+        "characters, without a space or a dot at either end",
+        512,
     ),
 ]
 
