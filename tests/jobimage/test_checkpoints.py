@@ -1,14 +1,11 @@
 """Where a training stands is kept whole or not at all, and one that goes on ends as one that was never stopped."""
 
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.jobimage.bench import bench_of, samples_of
-from tests.jobimage.claims import DISTILL, PRUNE, Claims, end, run, start
 from tests.jobimage.modules import PlainCNN
 from torch import nn
 
@@ -127,27 +124,3 @@ def test_weights_that_are_shared_are_kept(tmp_path: Path) -> None:
     assert newest is not None
     assert newest.tensors["b"].tolist() == [0, 1, 2]
     assert newest.tensors["t"].tolist() == [[0, 3], [1, 4], [2, 5]]
-
-
-@pytest.mark.slow
-def test_a_process_that_was_killed_between_epochs_goes_on_and_makes_the_same_artifact(
-    claims: Claims, wine_source: Path, tmp_path: Path
-) -> None:
-    steps = [PRUNE, {"distill": {**DISTILL["distill"], "epochs": 600}}]
-    disturbed = Claims.copy_of(wine_source, tmp_path / "disturbed")
-    pod = start(disturbed, "compress", disturbed.plan(steps), "killed")
-    deadline = time.monotonic() + 300
-    while not (kept := list((disturbed.directory / "out").glob("wine/work/*/step-01-training/epoch-*"))):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    pod.send_signal(signal.SIGKILL)
-    pod.communicate()
-    assert int(kept[0].name.removeprefix("epoch-")) < 600
-    undisturbed = start(claims, "compress", claims.plan(steps))
-    again = run(disturbed, "compress", disturbed.plan(steps), "again")
-    first = end(claims, undisturbed, "compress")
-    assert again.code == first.code == 0
-    assert (again.summary.baseline, again.summary.candidate) == (first.summary.baseline, first.summary.candidate)
-    assert '"stage":"prune"' not in again.log
-    assert f'"message":"epoch {kept[0].name.removeprefix("epoch-").lstrip("0")}/' not in again.log
-    assert [path.name for path in next((disturbed.directory / "out").glob("wine/work/*")).iterdir()] == ["done.json"]

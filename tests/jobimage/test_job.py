@@ -1,6 +1,7 @@
 """The job image as its pods run it: processes of their own, killed and started again."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,27 +23,36 @@ def steps(epochs: int) -> list[dict[str, Any]]:
     return [PRUNE, {"distill": {**DISTILL["distill"], "epochs": epochs}}, INT8]
 
 
-LONG, SHORT = steps(5_000), steps(30)
+LONG = 5_000
+#: Enough that a pod is killed between two of them.
+SHORT = 200
 
 
-def wait_for_step(claims: Claims, name: str) -> None:
-    deadline = time.monotonic() + 120
-    while not list((claims.directory / "out" / "wine").glob(f"work/*/{name}")):
+def wait_for(claims: Claims, kept: str) -> Path:
+    """Return the path in the work directory once it is there."""
+    deadline = time.monotonic() + 300
+    while not (found := list((claims.directory / "out" / "wine").glob(f"work/*/{kept}"))):
         assert time.monotonic() < deadline
-        time.sleep(0.02)
+        time.sleep(0.01)
+    return found[0]
+
+
+def epochs_told(log: str) -> list[int]:
+    return [int(number) for number in re.findall(r'"message":"epoch (\d+)/', log)]
 
 
 @pytest.mark.slow
-def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed(
+def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed_between_epochs(
     claims: Claims, wine_source: Path, tmp_path: Path
 ) -> None:
     disturbed = Claims.copy_of(wine_source, tmp_path / "disturbed")
-    killed = start(disturbed, "compress", disturbed.plan(SHORT), "killed")
-    undisturbed = start(claims, "compress", claims.plan(SHORT))
-    wait_for_step(disturbed, "step-00")
+    killed = start(disturbed, "compress", disturbed.plan(steps(SHORT)), "killed")
+    epoch = int(wait_for(disturbed, "step-01-training/epoch-*").name.removeprefix("epoch-"))
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    again = run(disturbed, "compress", disturbed.plan(SHORT), "again")
+    assert epoch < SHORT
+    undisturbed = start(claims, "compress", claims.plan(steps(SHORT)))
+    again = run(disturbed, "compress", disturbed.plan(steps(SHORT)), "again")
     first = end(claims, undisturbed, "compress")
     assert first.code == again.code == 0
     assert (first.summary.baseline, first.summary.candidate) == (again.summary.baseline, again.summary.candidate)
@@ -50,6 +60,10 @@ def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed(
     assert first.summary.peak_memory_bytes > 100_000_000
     assert '"stage":"prune"' in first.log
     assert '"stage":"prune"' not in again.log
+    assert min(epochs_told(first.log)) == 1
+    assert min(epochs_told(again.log)) > epoch
+    left = next((disturbed.directory / "out").glob("wine/work/*"))
+    assert {path.name for path in left.iterdir()} == {"done.json", "peak-memory-0.json"}
 
     request = claims.request(first.summary.baseline, first.summary.candidate)  # type: ignore[arg-type]
     measured = run(claims, "evaluate", request)
@@ -71,8 +85,8 @@ def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed(
 
 @pytest.mark.slow
 def test_sigterm_ends_a_pod_promptly_as_something_to_try_again(claims: Claims) -> None:
-    pod = start(claims, "compress", claims.plan(LONG))
-    wait_for_step(claims, "step-00")
+    pod = start(claims, "compress", claims.plan(steps(LONG)))
+    wait_for(claims, "step-00")
     began = time.monotonic()
     pod.send_signal(signal.SIGTERM)
     ended = end(claims, pod, "compress")
