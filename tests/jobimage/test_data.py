@@ -209,3 +209,21 @@ def test_samples_of_other_inputs_are_refused() -> None:
     samples = Samples({"inputs": INPUTS}, None, "")
     with pytest.raises(UserError, match=r"f: the data gives inputs, the model takes input_ids, attention_mask"):
         check_inputs(samples, {"input_ids": (2,), "attention_mask": (2,)}, "f")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sizes"),
+    [
+        ({"image": np.zeros((600, 1, 8, 8), np.float32)}, [256, 256, 88]),
+        # 602 kB a photograph: 27 of them keep what a ResNet-50 makes of them below a gigabyte.
+        ({"image": np.zeros((60, 3, 224, 224), np.float32)}, [27, 27, 6]),
+        # Tokens are few bytes, and what becomes of them is not: 512 of BERT's are 6 MiB in its widest layer.
+        ({"words": np.zeros((10, 512), np.int64), "mask": np.zeros((10, 512), np.int64)}, [4, 4, 2]),
+        ({"image": np.zeros((2, 5_000_000), np.float32)}, [1, 1]),
+    ],
+)
+def test_batches_are_small_where_samples_are_large(inputs: dict[str, Any], sizes: list[int]) -> None:
+    samples = Samples(inputs, None, "")
+    batches = list(samples.batches())
+    assert [len(next(iter(batch.values()))) for batch in batches] == sizes
+    assert all(batch.keys() == inputs.keys() for batch in batches)

@@ -3,12 +3,14 @@
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 import torch
 from torch import nn
 
 from plimsoll_job.export.graph import signature
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, example_of
+from plimsoll_job.load import data
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Input
 from plimsoll_job.techniques.observe import batches_of, observe_inputs
@@ -59,8 +61,9 @@ def test_an_export_takes_all_inputs_by_name() -> None:
     assert np.allclose(answers, module(*batch).detach().numpy(), atol=1e-6)
 
 
-def test_layers_are_observed_over_all_batches_of_all_inputs() -> None:
+def test_layers_are_observed_over_all_batches_of_all_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "MAX_BATCH", 4)
     seen: list[int] = []
-    observe_inputs(Bag(), {"head": lambda inputs: seen.append(len(inputs))}, batches_of(samples(10), 4))
+    observe_inputs(Bag(), {"head": lambda inputs: seen.append(len(inputs))}, batches_of(samples(10)))
     assert seen == [4, 4, 2]
     assert count(Bag(), TEXT).macs == 15

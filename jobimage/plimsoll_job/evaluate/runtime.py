@@ -14,8 +14,6 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.sessions import open_session
 
-PREDICT_BATCH_SIZE = 256
-
 
 class Server:
     """One model as it would be served."""
@@ -37,7 +35,4 @@ class Server:
 
     def predict(self, samples: Samples, keep: Callable[[NDArray[np.float32]], NDArray[Any]]) -> NDArray[Any]:
         """Return what is to be kept of the outputs of every sample."""
-        batches = range(0, len(samples), PREDICT_BATCH_SIZE)
-        return np.concatenate(
-            [keep(self.run(samples.rows(slice(start, start + PREDICT_BATCH_SIZE)))) for start in batches]
-        )
+        return np.concatenate([keep(self.run(batch)) for batch in samples.batches()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,12 @@ from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
 from plimsoll_job.load.labels import ReadLabels, tag_numbers, tags_of_tokens
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.text import Words, texts_of, tokenize, tokenize_words, words_of
+
+MAX_BATCH = 256
+#: A batch is as small as keeps its inputs below this: layers of image models answer some ten times their input.
+MAX_BATCH_BYTES = 16 << 20
+#: What a token counts: the numbers that hidden layers make of it.
+TOKEN_BYTES = 4 << 10
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,24 @@ class Samples:
         """Return the inputs of some samples, given by a slice or by their numbers."""
         return {name: array[which] for name, array in self.inputs.items()}
 
+    @property
+    def batch_size(self) -> int:
+        """How many samples a model is asked at a time, so that what its layers make of them fits a pod."""
+        return max(1, min(MAX_BATCH, MAX_BATCH_BYTES // max(1, self._sample_bytes())))
+
+    def batches(self) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the inputs of all samples in order, so many at a time."""
+        for start in range(0, len(self), self.batch_size):
+            yield self.rows(slice(start, start + self.batch_size))
+
     def draw(self, count: int, seed: int) -> Samples:
         """Return that many samples without replacement, in their order; the labels and columns are left behind."""
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
         return replace(self, inputs=self.rows(chosen), labels=None, columns={})
+
+    def _sample_bytes(self) -> int:
+        firsts = [array[:1] for array in self.inputs.values()]
+        return sum(one.nbytes if one.dtype.kind == "f" else one.size * TOKEN_BYTES for one in firsts)
 
 
 def read_samples(

@@ -12,8 +12,6 @@ from torch import nn
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
 
-BATCH_SIZE = 256
-
 #: The arguments of one call of a module.
 Batch = tuple[torch.Tensor, ...]
 
@@ -23,10 +21,9 @@ def tensors_of(arrays: Arrays) -> Batch:
     return tuple(torch.from_numpy(array) for array in arrays.values())
 
 
-def batches_of(samples: Samples, batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
+def batches_of(samples: Samples) -> Iterator[Batch]:
     """Yield all inputs in batches, in order."""
-    for start in range(0, len(samples), batch_size):
-        yield tensors_of(samples.rows(slice(start, start + batch_size)))
+    return map(tensors_of, samples.batches())
 
 
 def observe_inputs(

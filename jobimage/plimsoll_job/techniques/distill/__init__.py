@@ -48,7 +48,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
     with lesson(macs, f"{bench.spec_field}.learningRate") as notes:
         inputs = tensors_of(samples.inputs)
-        teacher = Teacher(teacher_module, terms, inputs, device)
+        teacher = Teacher(teacher_module, terms, inputs, samples.batch_size, device)
         del teacher_module
         training = Training(
             learner,

@@ -11,7 +11,6 @@ from plimsoll_job.techniques.distill.answers import Answers, listening
 from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.observe import Batch
 
-ASKING_BATCH_SIZE = 512
 #: What layers inside the teacher answer is kept up to so much; outputs are small and are kept always.
 MAX_HIDDEN_BYTES = 1 << 30
 
@@ -19,10 +18,12 @@ MAX_HIDDEN_BYTES = 1 << 30
 class Teacher:
     """Gives each term its knowledge of any of the samples; in the host's memory until then."""
 
-    def __init__(self, module: nn.Module, terms: Mapping[str, Term], inputs: Batch, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, terms: Mapping[str, Term], inputs: Batch, batch_size: int, device: torch.device
+    ) -> None:
         self._terms = {kind: term for kind, term in terms.items() if kind != "labels"}
         self._layers = sorted({pair.teacher.name for term in terms.values() for pair in term.pairs})
-        self._inputs, self._device = inputs, device
+        self._inputs, self._batch_size, self._device = inputs, batch_size, device
         self._remembered: dict[str, Knowledge] | None = None
         self._module: nn.Module | None = None
         if self._terms:
@@ -69,4 +70,4 @@ class Teacher:
         return {kind: term.knowledge(answers) for kind, term in self._terms.items()}
 
     def _batches(self) -> Iterator[Batch]:
-        return zip(*(torch.split(one, ASKING_BATCH_SIZE) for one in self._inputs), strict=True)
+        return zip(*(torch.split(one, self._batch_size) for one in self._inputs), strict=True)

@@ -13,8 +13,6 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.sessions import open_session
 
-BATCH_SIZE = 64
-
 Answers = NDArray[np.float64]
 
 
@@ -43,8 +41,7 @@ def runner(graph: bytes, threads: int) -> Callable[[Arrays], Any]:
 def answers(graph: bytes, samples: Samples, threads: int) -> Answers:
     """Return the graph's answers to all samples, [n, …]."""
     run = runner(graph, threads)
-    batches = range(0, len(samples), BATCH_SIZE)
-    return np.concatenate([run(samples.rows(slice(at, at + BATCH_SIZE))) for at in batches]).astype(np.float64)
+    return np.concatenate([run(batch) for batch in samples.batches()]).astype(np.float64)
 
 
 def spread(expected: Answers) -> float:

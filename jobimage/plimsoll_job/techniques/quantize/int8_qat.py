@@ -22,6 +22,7 @@ from plimsoll_api.spec import Distill, QuantizeScheme, QuantizeTraining
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.techniques.distill.answers import Answers as Teaching
 from plimsoll_job.techniques.distill.learner import Learner
 from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
@@ -29,7 +30,7 @@ from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.distill.training import Training, TrainingSet
 from plimsoll_job.techniques.observe import Batch
-from plimsoll_job.techniques.quantize.fidelity import BATCH_SIZE, Answers, answers, compare, spread
+from plimsoll_job.techniques.quantize.fidelity import Answers, answers, compare, spread
 from plimsoll_job.techniques.quantize.int8_static import (
     SIDES,
     Ranges,
@@ -94,11 +95,12 @@ def learn(
     teacher, student = Network(floats), Network(quantized, _trained(floats, model.layers), read_ranges(observed))
     _check(teacher, start.expected, calibration, bench.spec_field)
     settings = Distill.model_validate(training.to_wire())
-    inputs = _batch(student, bench.need_train())
+    samples = bench.need_train()
+    inputs = _tensors(student, samples.inputs)
     macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
     with lesson(macs, f"{bench.spec_field}.training.learningRate") as notes:
         terms = {"logits": FidelityTerm(start.expected)}
-        data = TrainingSet(inputs, Teacher(teacher, terms, inputs, bench.ranks.device), labels=None)
+        data = TrainingSet(inputs, Teacher(teacher, terms, inputs, samples.batch_size, bench.ranks.device), labels=None)
         del teacher
         course = Training(
             Learner(student, terms),
@@ -165,16 +167,16 @@ def _trained(floats: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, NDAr
     return {name: numpy_helper.to_array(constants[name]) for name in names if name}
 
 
-def _batch(network: Network, samples: Samples) -> Batch:
-    """Return the samples as the network takes them."""
-    return tuple(torch.from_numpy(samples.inputs[name]) for name in network.inputs)
+def _tensors(network: Network, inputs: Arrays) -> Batch:
+    """Return the inputs as the network takes them."""
+    return tuple(torch.from_numpy(inputs[name]) for name in network.inputs)
 
 
 def _ask(network: Network, samples: Samples) -> Answers:
     """Return the network's answers to all samples."""
-    batches = zip(*(torch.split(one, BATCH_SIZE) for one in _batch(network, samples)), strict=True)
     with torch.no_grad():
-        return torch.cat([network(*batch) for batch in batches]).numpy().astype(np.float64)
+        answered = [network(*_tensors(network, batch)) for batch in samples.batches()]
+    return torch.cat(answered).numpy().astype(np.float64)
 
 
 def _answers(model: onnx.ModelProto, samples: Samples) -> Answers:

@@ -17,7 +17,6 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
 
-BATCH_SIZE = 16
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
 Ranges = bytes
 #: The least and the largest value of each activation, by its name.
@@ -29,7 +28,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
     """Feeds all calibration samples, in order."""
 
     def __init__(self, samples: Samples) -> None:
-        self._batches = (samples.rows(slice(at, at + BATCH_SIZE)) for at in range(0, len(samples), BATCH_SIZE))
+        self._batches = samples.batches()
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         """Return the next batch, None after the last."""
