@@ -7,9 +7,11 @@ import torch
 from tests.jobimage.architectures import TRANSFORMERS
 from tests.jobimage.test_prune_families import pruned
 from torch import nn
+from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import example_of
+from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.prune.attention import find_attentions
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
@@ -17,6 +19,7 @@ from plimsoll_job.techniques.prune.importance import magnitude_scores
 from plimsoll_job.techniques.prune.plain import SelfAttention, with_plain_layers
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
 from plimsoll_job.techniques.prune.soundness import unsound_groups
+from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Cut
 
 QUERY = "inner.bert.encoder.layer.0.attention.self.query"
@@ -184,3 +187,53 @@ def test_channels_that_the_graph_finds_outside_a_layer_are_no_group() -> None:
     torch.manual_seed(0)
     with pytest.raises(UserError, match="no layer whose channels could go"):
         pruned(Added().eval(), single((6, 32)), "Magnitude")
+
+
+def swin(size: tuple[int, int], depths: list[int]) -> nn.Module:
+    """Return a Swin of windows of 4 by 4, its biases drawn, for images whose side is a multiple of 4."""
+    torch.manual_seed(0)
+    module: nn.Module = SwinTransformer([4, 4], 16, depths, [2, 4][: len(depths)], [4, 4], num_classes=5).eval()
+    module.input_shape = (3, *size)  # type: ignore[assignment]
+    for name, parameter in module.named_parameters():
+        if name.endswith(("bias", "bias_table")):
+            nn.init.normal_(parameter)
+    return module
+
+
+# Windows that fit, that must be padded, and one that is larger than the image along one side or both.
+@pytest.mark.parametrize("size", [(32, 32), (36, 52), (16, 40), (16, 16), (12, 8)])
+def test_plain_window_attention_answers_as_torchvisions(size: tuple[int, int]) -> None:
+    module = swin(size, [2])
+    plain = with_plain_layers(module)
+    assert {type(one) for one in plain.modules()}.isdisjoint({ShiftedWindowAttention})
+    assert plain.state_dict().keys() == module.state_dict().keys()
+    images = torch.randn(3, 3, *size)
+    with torch.no_grad():
+        assert torch.allclose(plain(images), module(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+def test_torchvisions_swin_loses_heads_too(criterion: str) -> None:
+    module, signature = swin((32, 32), [2, 2]), single((3, 32, 32))
+    applied = pruned(module, signature, criterion, "60%")
+    left = applied.candidate.module
+    assert 1 - count_parameters(left) / count_parameters(module) == pytest.approx(0.6, abs=0.0101)
+    assert applied.details["heads"] == {
+        one.root: [2 if one.root.startswith("features.1") else 4, one.head_count] for one in find_attentions(left)
+    }
+    assert any(after < before for before, after in applied.details["heads"].values())
+    export_onnx(left, signature)
+    again = replay(module, signature, applied.candidate.changes)
+    again.load_state_dict(left.state_dict())
+    assert torch.equal(again(*example_of(signature)), left(*example_of(signature)))
+
+
+def test_a_head_of_swin_is_all_that_it_reads_and_writes() -> None:
+    module, signature = swin((32, 32), [2, 2]), single((3, 32, 32))
+    name = "features.3.1.attn"
+    less = cut(module, signature, [Cut(f"{name}.qkv", tuple(range(8, 16)))])
+    table = module.get_parameter(f"{name}.relative_position_bias_table")
+    assert torch.equal(less.get_parameter(f"{name}.relative_position_bias_table"), table[:, [0, 2, 3]])
+    with torch.no_grad():
+        module.get_parameter(f"{name}.proj.weight")[:, 8:16] = 0
+        assert torch.allclose(less(*example_of(signature)), module(*example_of(signature)), atol=1e-5)

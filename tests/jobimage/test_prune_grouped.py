@@ -10,6 +10,7 @@ from tests.jobimage.bench import bench_of, samples_of
 from tests.jobimage.modules import Cardinal, Grouped
 from tests.jobimage.planted import built, copy_channel, pruned
 from torch import nn
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from plimsoll_api.spec import Prune
 from plimsoll_job.export.onnx_export import export_onnx
@@ -98,7 +99,10 @@ def test_torchvisions_grouped_models_lose_groups(name: str) -> None:
 @pytest.mark.parametrize("criterion", ["Activation", "Redundancy"])
 def test_heads_whose_weights_are_read_without_a_call_stay(criterion: str) -> None:
     torch.manual_seed(0)
-    module = torchvision.models.SwinTransformer([4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5).eval()
+    module = torchvision.models.SwinTransformer(
+        [4, 4], 16, [1, 1], [2, 4], [4, 4], num_classes=5, block=SwinTransformerBlockV2,
+        downsample_layer=PatchMergingV2,
+    ).eval()  # fmt: skip
     module.input_shape = (3, 32, 32)
     applied = pruned(module, samples_of((3, 32, 32), 16), "30%", criterion)
     assert 1 - count_parameters(applied.candidate.module) / count_parameters(module) == pytest.approx(0.3, abs=0.0101)

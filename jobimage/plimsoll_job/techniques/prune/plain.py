@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from plimsoll_job.figures import is_transposed
+from plimsoll_job.techniques.prune.windows import WindowAttention, is_window_attention
 
 
 def with_plain_layers(module: nn.Module) -> nn.Module:
     """Return a copy that has linear layers in the place of torch's attention and of GPT-2's transposed layers.
 
+    The attention of torchvision's Swin, which reads the weights of its layers, calls them instead.
     It answers as before, and the names of the new weights follow from the old ones alone. A module that has nothing of
     that kind is returned as it is.
     """
@@ -30,12 +32,14 @@ def with_plain_layers(module: nn.Module) -> nn.Module:
 def _is_hidden(layer: nn.Module) -> bool:
     if type(layer) is nn.MultiheadAttention:
         return layer.in_proj_weight is not None and layer.bias_k is None and not layer.add_zero_attn
-    return is_transposed(layer)
+    return is_window_attention(layer) or is_transposed(layer)
 
 
 def _plain(layer: nn.Module) -> nn.Module:
     if isinstance(layer, nn.MultiheadAttention):
         return SelfAttention(layer)
+    if is_window_attention(layer):
+        return WindowAttention(layer)
     return _linear(layer.get_parameter("weight").T, layer.get_parameter("bias"))
 
 
