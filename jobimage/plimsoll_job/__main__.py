@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
@@ -139,11 +140,15 @@ def main() -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process with the code, without taking the interpreter down first.
+    """End the process with the code; where others work beside it, without taking the interpreter down first.
 
     Threads of torch.distributed outlive the process group; one that asks for the interpreter while it goes down aborts
     the process, and torchrun takes a pod whose work was done for failed.
     """
+    if "WORLD_SIZE" not in os.environ:
+        sys.exit(code)
+    # Temporary directories go with what refers to them.
+    gc.collect()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
