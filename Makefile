@@ -21,7 +21,10 @@ GENERATED := crds charts docs
 SOURCES := api operator jobimage cli tests bench
 NOT_UNIT := apiserver or cluster or images or slow
 # Files are kept whole: their fixtures train models. A worker holds torch, half a GiB.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+WORKERS := -n auto --maxprocesses 4
+PARALLEL := $(WORKERS) --dist loadfile
+# Of few long tests: by files, the last of them would leave all other workers idle.
+PARALLEL_LONG := $(WORKERS) --dist worksteal
 
 # One line a stage, with how long it took.
 define stage
@@ -90,7 +93,7 @@ test-unit: venv
 	$(call stage,unit tests,$(PYTHON) -m pytest -q -m 'not ($(NOT_UNIT))' --durations=5 $(PARALLEL))
 
 test-slow: venv
-	$(call stage,slow tests,$(PYTHON) -m pytest -q -m slow --durations=5 $(PARALLEL))
+	$(call stage,slow tests,$(PYTHON) -m pytest -q -m slow --durations=5 $(PARALLEL_LONG))
 
 test-images: venv
 	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0 tests/cluster)
