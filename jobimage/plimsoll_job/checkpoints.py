@@ -84,7 +84,9 @@ class Checkpoints:
         return None
 
 
-def tensor_writer(tensors: Mapping[str, torch.Tensor]) -> Callable[[Path], None]:
+def tensor_writer(
+    tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> Callable[[Path], None]:
     """Return what writes the tensors to a path as safetensors; those that share memory are written one by one."""
 
     def write(path: Path) -> None:
@@ -94,7 +96,7 @@ def tensor_writer(tensors: Mapping[str, torch.Tensor]) -> Callable[[Path], None]
             storage = tensor.untyped_storage().data_ptr()
             separate[name] = tensor.detach().clone() if storage in storages else tensor.detach().contiguous()
             storages.add(storage)
-        save_file(separate, path)
+        save_file(separate, path, metadata)
 
     return write
 

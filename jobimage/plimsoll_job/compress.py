@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -52,6 +53,8 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
         publish = publishing(plan, loaded, baseline, store)
         candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))
         reporter.report("export", 0.9)
+        # No step needs the model as given any more, which would stay in memory beside what was made of it.
+        loaded = loaded.without_module()
         publish = publishing(plan, loaded, baseline, store, plan.output.formats)
         done = Done(baseline=baseline, candidate=publish(candidate, records))
         reporter.report("publish", 1, done.candidate.digest)
@@ -98,10 +101,16 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         architecture=loaded.source.architecture,
         packages=engine_versions([plan.model.architecture]),
     )
-    files = write_outputs(Candidate(module), loaded.source, loaded.signature, plan.task, [OutputFormat.ONNX])
-    manifest = build_manifest(files, count(module, loaded.signature), lineage)
-    reporter.report("analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample")
-    return publish_artifact(manifest, files, plan.output.uri, store)
+    with tempfile.TemporaryDirectory() as directory:
+        files = Path(directory)
+        write_outputs(
+            Candidate(module), loaded.source, loaded.signature, plan.task, formats=[OutputFormat.ONNX], directory=files
+        )
+        manifest = build_manifest(files, count(module, loaded.signature), lineage)
+        reporter.report(
+            "analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample"
+        )
+        return publish_artifact(manifest, files, plan.output.uri, store)
 
 
 def take_steps(
@@ -141,7 +150,9 @@ def take_step(
     # What a prune step trains between its iterations, the first process trains alone.
     if step.trains and step.prune is None:
         bench.ranks.announce(index)
+    give_back()
     applied = TECHNIQUES[technique](settings, candidate, bench)
+    give_back()
     if applied.candidate.fingerprint() == fingerprint and not applied.may_stay:
         raise UserError(
             f"{bench.spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
@@ -207,7 +218,6 @@ def publishing(
 
     def publish(candidate: Candidate, records: list[StepRecord]) -> ArtifactRef:
         give_back()
-        files = write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats)
         lineage = Lineage(
             plan_digest=plan.content_digest(),
             source_digest=loaded.source.digest,
@@ -216,7 +226,10 @@ def publishing(
             steps=records,
             packages=engine_versions(plan.architectures()),
         )
-        manifest = build_manifest(files, figures_of(candidate, loaded), lineage)
-        return publish_artifact(manifest, files, plan.output.uri, store)
+        with tempfile.TemporaryDirectory() as directory:
+            files = Path(directory)
+            write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats=formats, directory=files)
+            manifest = build_manifest(files, figures_of(candidate, loaded), lineage)
+            return publish_artifact(manifest, files, plan.output.uri, store)
 
     return publish

@@ -42,10 +42,10 @@ def is_transposed(layer: nn.Module) -> bool:
 def count(module: nn.Module, signature: Signature) -> ModuleFigures:
     """Return the counts; multiply-accumulates are those of convolutions and linear layers."""
     if isinstance(module, GraphModule):
-        weights = module.weights()
+        counted = [(weight.size, int(np.count_nonzero(weight))) for weight in module.weights()]
         return ModuleFigures(
-            parameters=sum(weight.size for weight in weights),
-            nonzero=sum(int(np.count_nonzero(weight)) for weight in weights),
+            parameters=sum(size for size, _ in counted),
+            nonzero=sum(nonzero for _, nonzero in counted),
             macs=count_macs(module, signature),
         )
     parameters = list(module.parameters())
@@ -64,7 +64,7 @@ def count_parameters(module: nn.Module) -> int:
 def weights_bytes(module: nn.Module) -> int:
     """Return the bytes of all weights and buffers, as a file holds them."""
     if isinstance(module, GraphModule):
-        return len(module.content)
+        return module.size_bytes
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnxruntime as ort
 
 
-def open_session(graph: bytes, threads: int) -> ort.InferenceSession:
-    """Return a session over the bytes that uses that many threads of this processor and no more.
+def open_session(graph: bytes | Path, threads: int) -> ort.InferenceSession:
+    """Return a session over the bytes or the file that uses that many threads of this processor and no more.
 
     Threads that have nothing to do sleep: spinning, they would take the cores from whatever is measured beside them.
     """
+    return _open(graph, _options(threads))
+
+
+def open_frugally(graph: bytes | Path, *, as_it_is: bool = False) -> ort.InferenceSession:
+    """Return a session of one thread that holds the weights of a file once; too slow to be timed.
+
+    ONNX Runtime would keep them a second time, packed for its kernels. `as_it_is` leaves every node in its place.
+    """
+    options = _frugal_options()
+    if as_it_is:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _open(graph, options)
+
+
+def write_optimized(path: Path, target: Path) -> None:
+    """Write the file's model as ONNX Runtime simplifies it at its basic level; external data stays where it is."""
+    options = _frugal_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    _open(path, options)
+
+
+def _frugal_options() -> ort.SessionOptions:
+    options = _options(1)
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return options
+
+
+def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _open(graph: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from tests.jobimage.bench import bench_of
+from tests.jobimage.exported import export_bytes
 from torch import nn
 from torchvision import models
 
@@ -18,7 +19,6 @@ from plimsoll_api.plan import Plan
 from plimsoll_api.spec import Architecture, Factorize, FactorizeMethod, ModelSource, NamedArchitecture, Prune
 from plimsoll_job.compress import compress
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.architectures.named import TORCHVISION_TRAINING_HEADS, build_timm, build_torchvision
 from plimsoll_job.load.inputs import single
@@ -158,4 +158,4 @@ def test_structure_changes_are_exported(build: Any, name: str, technique: str) -
         settings = Factorize(method=FactorizeMethod.SVD, amount="10%")
         applied = factorize.apply(settings, Candidate(module), bench)
         assert count_parameters(applied.candidate.module) <= 0.91 * count_parameters(module)
-    export_onnx(applied.candidate.module, bench.signature)
+    export_bytes(applied.candidate.module, bench.signature)

@@ -7,12 +7,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.modules import residual
 from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import opset, signature
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.load.inputs import single
 from plimsoll_job.zoo import digits_cnn
 
@@ -33,12 +33,12 @@ class OneSample(nn.Module):
 def test_the_batch_is_free(batch: int) -> None:
     module = residual().eval()
     inputs = torch.randn(batch, 3, 8, 8)
-    (given,) = ort.InferenceSession(export_onnx(module, single((3, 8, 8)))).run(None, {"inputs": inputs.numpy()})
+    (given,) = ort.InferenceSession(export_bytes(module, single((3, 8, 8)))).run(None, {"inputs": inputs.numpy()})
     assert np.allclose(given, module(inputs).detach().numpy(), atol=1e-5)
 
 
 def test_the_signature_leaves_the_batch_open() -> None:
-    model = onnx.load_from_string(export_onnx(digits_cnn(), single((1, 8, 8))))
+    model = onnx.load_from_string(export_bytes(digits_cnn(), single((1, 8, 8))))
     (taken,), (given,) = signature(model)
     assert (taken.name, taken.dtype, taken.shape) == ("inputs", "float32", [None, 1, 8, 8])
     assert (given.name, given.dtype, given.shape) == ("logits", "float32", [None, 10])
@@ -46,11 +46,11 @@ def test_the_signature_leaves_the_batch_open() -> None:
 
 
 def test_the_same_module_gives_the_same_bytes() -> None:
-    assert export_onnx(residual(), single((3, 8, 8))) == export_onnx(residual(), single((3, 8, 8)))
+    assert export_bytes(residual(), single((3, 8, 8))) == export_bytes(residual(), single((3, 8, 8)))
 
 
 def test_the_file_is_the_weights_and_little_else() -> None:
-    graph = export_onnx(digits_cnn(), single((1, 8, 8)))
+    graph = export_bytes(digits_cnn(), single((1, 8, 8)))
     assert len(graph) < 4 * 326_346 + 2_000
     model = onnx.load_from_string(graph)
     onnx.checker.check_model(model)
@@ -60,7 +60,7 @@ def test_the_file_is_the_weights_and_little_else() -> None:
 
 def test_an_export_that_answers_otherwise_is_refused() -> None:
     with pytest.raises(UserError, match="answers otherwise than the module at batch 1"):
-        export_onnx(OneSample().eval(), single((4,)))
+        export_bytes(OneSample().eval(), single((4,)))
 
 
 def test_what_torch_cannot_export_is_refused() -> None:
@@ -70,20 +70,20 @@ def test_what_torch_cannot_export_is_refused() -> None:
             return answers
 
     with pytest.raises(UserError, match="cannot be exported to ONNX"):
-        export_onnx(Untraceable(), single((4,)))
+        export_bytes(Untraceable(), single((4,)))
 
 
 @pytest.mark.parametrize("given", [1, 2, 5, 7, 8])
 @pytest.mark.parametrize("wanted", [1, 3, 4, 7])
 def test_pooling_to_more_or_other_positions_than_there_are(given: int, wanted: int) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d((wanted, 2)), nn.Flatten())
-    export_onnx(module, single((1, given, 4)))
+    export_bytes(module, single((1, given, 4)))
 
 
 @pytest.mark.parametrize("wanted", [(None, 1), (None, 2), (None, 5), (3, None), (None, None)])
 def test_pooling_of_one_axis_leaves_the_other(wanted: Any) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(wanted), nn.Flatten())
-    graph = onnx.load_from_string(export_onnx(module, single((1, 7, 4))))
+    graph = onnx.load_from_string(export_bytes(module, single((1, 7, 4))))
     assert {node.op_type for node in graph.graph.node} <= {"Conv", "AveragePool", "MatMul", "Constant", "Flatten"}
     assert sum(node.op_type in {"AveragePool", "MatMul"} for node in graph.graph.node) == (wanted != (None, None))
 
@@ -100,4 +100,4 @@ def test_pooling_to_the_size_of_another_layer() -> None:
             answers: torch.Tensor = nn.functional.adaptive_avg_pool2d(self.wide(images), size) + small
             return answers.flatten(1)
 
-    export_onnx(Paths(), single((1, 7, 8)))
+    export_bytes(Paths(), single((1, 7, 8)))

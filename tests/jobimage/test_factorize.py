@@ -7,12 +7,12 @@ import onnxruntime as ort
 import pytest
 import torch
 from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.modules import residual
 from torch import nn
 
 from plimsoll_api.spec import Distill, Factorize, Prune, Quantize
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import distill, factorize, prune, quantize
@@ -106,7 +106,7 @@ def test_the_given_module_stays_as_it_was_and_the_same_order_gives_the_same_fact
 
 def test_the_export_answers_as_the_module(cnn: nn.Module) -> None:
     module = factorized(cnn, "ActivationSvd", amount="60%").candidate.module
-    graph = export_onnx(module, single((1, 8, 8)))
+    graph = export_bytes(module, single((1, 8, 8)))
     assert len(graph) < 0.45 * 4 * 326_346
     inputs = samples_of((1, 8, 8), 7, seed=1).inputs["inputs"]
     (answers,) = ort.InferenceSession(graph).run(None, {"inputs": inputs})

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.jobimage.bench import bench_of
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.huggingface import IMAGE, IMAGE_MODELS, LENGTH, SIZES, TEXT, TEXT_MODELS, WORDS, load, made, save
 from torch import nn
 
 from plimsoll_api.spec import Factorize, FactorizeMethod, Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import signature
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.data import Samples, taken_by
 from plimsoll_job.load.inputs import Input, Signature
@@ -43,7 +43,7 @@ def test_text_models_answer_as_transformers_and_export_for_any_length(tmp_path: 
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits
     assert torch.allclose(answers(module, TEXT), expected, atol=1e-6)
-    graph = export_onnx(module, TEXT)
+    graph = export_bytes(module, TEXT)
     assert [one.shape for one in signature(onnx.load_from_string(graph))[0]] == [[None, None], [None, None]]
     longer = (Input("input_ids", (30,), "int64", WORDS), Input("attention_mask", (30,), "int64", 2))
     given = example_of(longer, 3)
@@ -61,7 +61,7 @@ def test_image_models_answer_as_transformers_and_export(tmp_path: Path, name: st
     with torch.no_grad():
         expected = model(pixel_values=example_of(IMAGE, 4)[0]).logits
     assert torch.allclose(answers(loaded.build(), IMAGE), expected, atol=1e-6)
-    export_onnx(loaded.build(), IMAGE)
+    export_bytes(loaded.build(), IMAGE)
 
 
 def test_layers_of_transformers_are_factorized(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_layers_of_transformers_are_factorized(tmp_path: Path) -> None:
     settings = Factorize(method=FactorizeMethod.SVD, amount="20%")
     applied = factorize.apply(settings, Candidate(module), bench_of(module, signature=TEXT))
     assert count_parameters(applied.candidate.module) <= 0.81 * count_parameters(module)
-    export_onnx(applied.candidate.module, TEXT)
+    export_bytes(applied.candidate.module, TEXT)
 
 
 def test_an_embedding_is_the_mean_of_the_tokens_that_the_mask_leaves(tmp_path: Path) -> None:
@@ -295,6 +295,6 @@ def test_the_second_text_of_a_pair_is_told_from_the_first(tmp_path: Path, name: 
     with torch.no_grad():
         expected = model(**given).logits
         assert torch.allclose(module(*given.values()), expected, atol=1e-6)
-    graph = ort.InferenceSession(export_onnx(module, inputs))
+    graph = ort.InferenceSession(export_bytes(module, inputs))
     assert [one.name for one in graph.get_inputs()] == list(names)
     assert np.allclose(graph.run(None, dict(samples.inputs))[0], expected.numpy(), atol=1e-5)

@@ -5,10 +5,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from tests.jobimage.exported import export_bytes
 from torch import nn
 
 from plimsoll_job.export.graph import signature
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, example_of
 from plimsoll_job.load import data
 from plimsoll_job.load.data import Samples
@@ -50,7 +50,7 @@ def test_examples_are_numbers_that_the_model_takes() -> None:
 
 def test_an_export_takes_all_inputs_by_name() -> None:
     module, given = Bag().eval(), samples(7)
-    graph = export_onnx(module, TEXT)
+    graph = export_bytes(module, TEXT)
     taken, _ = signature(onnx.load_from_string(graph))
     assert [(one.name, one.dtype, one.shape) for one in taken] == [
         ("input_ids", "int64", [None, 6]),

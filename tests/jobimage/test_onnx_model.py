@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.graphs import exported, load, save
 from tests.jobimage.modules import PlainCNN
 from torch import nn
@@ -19,7 +20,6 @@ from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_api.sources import Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import signature
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, example_of
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import single
@@ -43,7 +43,7 @@ def test_it_answers_as_the_module_that_it_was_exported_from_at_any_batch(
     source = load(tmp_path)
     inputs = signature_of(source.module, {}, TASK)
     assert [(one.name, one.shape) for one in inputs] == [("pixels", (3, 8, 8))]
-    graph = export_onnx(source.build(), inputs)
+    graph = export_bytes(source.build(), inputs)
     given = example_of(inputs, 7)[0]
     (got,) = ort.InferenceSession(graph).run(None, {"pixels": given.numpy()})
     with torch.no_grad():

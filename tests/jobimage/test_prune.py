@@ -6,12 +6,12 @@ from functools import partial
 import pytest
 import torch
 from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.modules import Flattened, Residual, residual
 from torch import nn
 
 from plimsoll_api.spec import Prune
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import prune
@@ -59,7 +59,7 @@ def test_the_amount_may_be_of_operations_or_of_the_exported_bytes(of: str, crite
     bench = bench_of(module, calibration=samples_of((1, 8, 8), 64))
 
     def size(one: nn.Module) -> int:
-        return count(one, bench.signature).macs if of == "Macs" else len(export_onnx(one, bench.signature))
+        return count(one, bench.signature).macs if of == "Macs" else len(export_bytes(one, bench.signature))
 
     applied = prune.apply(settings("60%", criterion, of=of), Candidate(module), bench)
     share = 1 - size(applied.candidate.module) / size(module)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.jobimage.architectures import TRANSFORMERS
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.test_prune_families import pruned
 from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.prune.attention import find_attentions
@@ -222,7 +222,7 @@ def test_torchvisions_swin_loses_heads_too(criterion: str) -> None:
         one.root: [2 if one.root.startswith("features.1") else 4, one.head_count] for one in find_attentions(left)
     }
     assert any(after < before for before, after in applied.details["heads"].values())
-    export_onnx(left, signature)
+    export_bytes(left, signature)
     again = replay(module, signature, applied.candidate.changes)
     again.load_state_dict(left.state_dict())
     assert torch.equal(again(*example_of(signature)), left(*example_of(signature)))

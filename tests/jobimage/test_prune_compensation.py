@@ -6,11 +6,11 @@ import onnxruntime as ort
 import pytest
 import torch
 from tests.jobimage.bench import samples_of
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.modules import MixedMLP, Residual
 from tests.jobimage.planted import ARCHITECTURES, built, copy_channel, pruned
 from torch import nn
 
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.moments import Moments
@@ -75,7 +75,7 @@ def test_the_exported_artifact_answers_as_the_module(build: type[nn.Module]) -> 
     shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
     left = pruned(module, samples_of(shape, 64), "50%").candidate.module
     inputs = samples_of(shape, 16, seed=1).inputs["inputs"]
-    (answers,) = ort.InferenceSession(export_onnx(left, single(shape))).run(None, {"inputs": inputs})
+    (answers,) = ort.InferenceSession(export_bytes(left, single(shape))).run(None, {"inputs": inputs})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(answers), left(torch.from_numpy(inputs)), atol=1e-4)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tests.jobimage.architectures import CLASSIFIERS, TRANSFORMERS
 from tests.jobimage.bench import bench_of
+from tests.jobimage.exported import export_bytes
 from torch import nn
 
 from plimsoll_api.spec import Prune
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Signature
@@ -63,7 +63,7 @@ def test_transformers_are_pruned_twice_and_exported(name: str) -> None:
     assert any(attention.head_count < 4 for attention in attentions)
     replayed = replay(build(), signature, twice.changes)
     replayed.load_state_dict(twice.module.state_dict(), strict=True)
-    export_onnx(replayed, signature)
+    export_bytes(replayed, signature)
 
 
 @pytest.mark.slow

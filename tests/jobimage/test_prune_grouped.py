@@ -7,13 +7,13 @@ import pytest
 import torch
 import torchvision
 from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.exported import export_bytes
 from tests.jobimage.modules import Cardinal, Grouped
 from tests.jobimage.planted import built, copy_channel, pruned
 from torch import nn
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from plimsoll_api.spec import Prune
-from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import prune
@@ -37,7 +37,7 @@ def test_whole_paths_go_and_the_export_answers_alike(criterion: str) -> None:
     replayed = replay(built(Cardinal, seed=1), single((3, 8, 8)), applied.candidate.changes)
     replayed.load_state_dict(left.state_dict(), strict=True)
     inputs = samples_of((3, 8, 8), 8, seed=1).inputs["inputs"]
-    (answers,) = ort.InferenceSession(export_onnx(left, single((3, 8, 8)))).run(None, {"inputs": inputs})
+    (answers,) = ort.InferenceSession(export_bytes(left, single((3, 8, 8)))).run(None, {"inputs": inputs})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(answers), replayed(torch.from_numpy(inputs)), atol=1e-4)
 

@@ -1,6 +1,7 @@
 """Artifacts appear whole or not at all, are stored once, and mend when damaged."""
 
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -27,10 +28,11 @@ def publish(store: Store) -> ArtifactRef:
     module = wine_mlp().eval()
     for parameter in module.parameters():
         parameter.detach().fill_(0.25)
-    files = {"model.onnx": export_onnx(module, single((13,)))}
-    return publish_artifact(
-        build_manifest(files, count(module, single((13,))), LINEAGE), files, "pvc://out/wine", store
-    )
+    with tempfile.TemporaryDirectory() as directory:
+        files = Path(directory)
+        export_onnx(module, single((13,)), files / "model.onnx")
+        manifest = build_manifest(files, count(module, single((13,))), LINEAGE)
+        return publish_artifact(manifest, files, "pvc://out/wine", store)
 
 
 def path_of(claims: Claims, ref: ArtifactRef) -> Path:

@@ -46,7 +46,7 @@ def test_every_layer_of_a_module_is_found_under_its_name() -> None:
     for module, shape in ((Nested(), (8,)), (residual(), (3, 8, 8))):
         names = [name for name, _ in module.named_modules()]
         expected = [name for name, one in module.named_modules() if isinstance(one, (nn.Linear, nn.Conv2d))]
-        layers = find_layers(trace_named(module.eval(), single(shape)), names)
+        layers = find_layers(trace_named(module.eval(), single(shape)).proto, names)
         assert sorted(layer.name for layer in layers) == sorted(expected)
 
 
@@ -69,4 +69,4 @@ def test_products_of_two_activations_are_no_layers() -> None:
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
             return rows @ rows.transpose(1, 2)
 
-    assert find_layers(trace_named(Product(), single((4, 4))), [""]) == ()
+    assert find_layers(trace_named(Product(), single((4, 4))).proto, [""]) == ()

@@ -12,6 +12,7 @@ from tests.jobimage.test_quantize import setting
 from tests.jobimage.texts import tiny_bert
 from torch import nn
 
+from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques.quantize.fidelity import answers, compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.int8_static import observe_ranges, read_ranges, to_int8_static
@@ -64,7 +65,7 @@ def test_the_network_in_training_answers_as_the_graph_that_is_served(build: Buil
     trained = {layer.weight: weights[layer.weight] for layer in model.layers if layer.operator != "Gather"}
     network = Network(graph, trained, read_ranges(ranges))
     given = network(*(torch.from_numpy(samples.inputs[name]) for name in network.inputs))
-    served = answers(graph.SerializeToString(), samples, 1)
+    served = answers(open_session(graph.SerializeToString(), 1), samples)
     # A sum that lies on the border of two integers may be rounded to either.
     assert np.isclose(given.detach().numpy(), served, rtol=1e-4, atol=1e-6).mean() > 0.97
     assert compare(served, given.detach().numpy()).error < 0.01

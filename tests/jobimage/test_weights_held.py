@@ -13,6 +13,7 @@ from torch import nn
 
 INPUTS, WIDTH, LAYERS = 16, 2048, 8
 #: Runs the small model first: what is imported and set aside on the way is no weight. Then the peak is counted anew.
+#: Of a process that loads an output beside this one, what it takes for a small model is no weight either.
 PROGRAM = """
 import ctypes, gc, json, sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np, torch
 from safetensors.torch import save_file
 from plimsoll_api.plan import Plan
 from plimsoll_job.compress import compress
+from plimsoll_job.export import reload
 from plimsoll_job.load.store import Store
 from plimsoll_job.memory import _status
 from plimsoll_job.progress import Reporter
@@ -28,6 +30,7 @@ from tests.jobimage import test_weights_held as models
 root, steps = Path(sys.argv[1]), json.loads(sys.argv[2])
 inputs = np.random.default_rng(0).standard_normal((64, models.INPUTS)).astype(np.float32)
 np.savez(root / "data.npz", inputs=inputs, labels=np.arange(64) % 3)
+beside = {}
 for name in ("small", "large"):
     torch.manual_seed(0)
     save_file(getattr(models, name)().state_dict(), root / f"{name}.safetensors")
@@ -36,13 +39,16 @@ for name in ("small", "large"):
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
+    beside[name] = []
+    reload.count_beside = lambda peak: beside[name].append((_status("VmRSS") - before, peak))
     compress(Plan.model_validate({
         "image": "", "task": "TabularClassification", "seed": 0, "steps": steps,
         "model": {"uri": f"pvc://c/{name}.safetensors", "architecture": {"factory": f"{models.__name__}:{name}"}},
         "train": {"uri": "pvc://c/data.npz"}, "calibration": {"uri": "pvc://c/data.npz"},
         "output": {"uri": f"pvc://c/out-{name}"},
     }), Store(mounts={"c": root}), Reporter(emit=lambda _: None))
-print((_status("VmHWM") - before) / weights)
+fresh = beside["small"][0][1]
+print(max(_status("VmHWM") - before, *(own + peak - fresh for own, peak in beside["large"])) / weights)
 """
 
 PRUNE = {"prune": {"criterion": "Magnitude", "granularity": "Structured", "amount": "30%"}}
@@ -68,7 +74,7 @@ def large() -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "most"),
-    [([PRUNE], 4.5), ([PRUNE, DISTILL], 5.1), ([INT8], 7.6)],
+    [([PRUNE], 2.4), ([PRUNE, DISTILL], 4.8), ([INT8], 2.7)],
     ids=["export", "training", "int8"],
 )
 def test_the_weights_are_held_no_more_often_than_is_told(

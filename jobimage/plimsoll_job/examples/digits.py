@@ -7,6 +7,7 @@ written by other people than the second, so the second half is held out. Runs in
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     module = train_baseline(train_images, train_labels, seed)
     weights = {name: value.contiguous() for name, value in module.state_dict().items()}
     write_file(models / "digits-cnn" / "model.safetensors", save_safetensors(weights))
-    write_file(models / "digits-onnx" / "model.onnx", export_onnx(module, single(IMAGE)))
+    write_file(models / "digits-onnx" / "model.onnx", partial(export_onnx, module, single(IMAGE)))
     save_npz(data / "digits-train.npz", inputs=train_images, labels=train_labels)
     save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)

@@ -25,9 +25,9 @@ Answer = Callable[[Arrays], NDArray[Any]]
 
 def open_onnx(path: Path, _: str) -> Answer:
     """Return what lets ONNX Runtime answer."""
-    from plimsoll_job.sessions import open_session  # noqa: PLC0415 — each format imports its own runtime
+    from plimsoll_job.sessions import open_frugally  # noqa: PLC0415 — each format imports its own runtime
 
-    session = open_session(path.read_bytes(), threads=1)
+    session = open_frugally(path)
     return lambda inputs: np.asarray(session.run(None, inputs)[0])
 
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable
 
 import onnx
-from onnx import numpy_helper
 
 from plimsoll_api.artifact import Tensor
+from plimsoll_job.export.lean import LeanModel, stored
 
 NUMPY_NAMES = {
     onnx.TensorProto.FLOAT: "float32",
@@ -26,15 +26,16 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of the model as `strip` leaves it."""
     slimmed = onnx.ModelProto()
     slimmed.CopyFrom(model)
-    strip(slimmed)
+    strip(LeanModel(slimmed))
     return slimmed
 
 
-def strip(model: onnx.ModelProto) -> None:
+def strip(lean: LeanModel) -> None:
     """Take out of the model what no runtime reads: notes, inferred shapes, spare constants, long names.
 
     Names of inputs and outputs stay: they are the model's signature.
     """
+    model = lean.proto
     model.producer_name, model.producer_version, model.doc_string = "plimsoll", "", ""
     del model.metadata_props[:]
     graph = model.graph
@@ -43,8 +44,8 @@ def strip(model: onnx.ModelProto) -> None:
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    _merge_constants(graph)
-    _shorten_names(graph)
+    _merge_constants(lean)
+    _shorten_names(lean)
 
 
 def signature(model: onnx.ModelProto) -> tuple[list[Tensor], list[Tensor]]:
@@ -74,8 +75,9 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     return Tensor(name=value.name, dtype=NUMPY_NAMES.get(kind.elem_type, str(kind.elem_type)), shape=shape)
 
 
-def _merge_constants(graph: onnx.GraphProto) -> None:
+def _merge_constants(lean: LeanModel) -> None:
     """Keep one of each group of equal constants, and none that no node reads."""
+    graph = lean.proto.graph
     first_of: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     # By the digest of its numbers: a map that holds them all would be the weights once more.
     renamed: dict[str, str] = {}
@@ -83,17 +85,19 @@ def _merge_constants(graph: onnx.GraphProto) -> None:
     spare = []
     for index, constant in enumerate(graph.initializer):
         if constant.name in used:
-            numbers = hashlib.sha256(numpy_helper.to_array(constant).tobytes()).digest()
+            numbers = hashlib.sha256(stored(lean.array(constant))).digest()
             first = first_of.setdefault((constant.data_type, tuple(constant.dims), numbers), constant.name)
             renamed[constant.name] = first
         if renamed.get(constant.name) != constant.name:
             spare.append(index)
     for index in reversed(spare):
+        lean.numbers.pop(graph.initializer[index].name, None)
         del graph.initializer[index]
     _rename(graph, renamed)
 
 
-def _shorten_names(graph: onnx.GraphProto) -> None:
+def _shorten_names(lean: LeanModel) -> None:
+    graph = lean.proto.graph
     signature_names = {value.name for value in (*graph.input, *graph.output)}
     names = dict.fromkeys(_names(graph))
     free = (
@@ -104,6 +108,7 @@ def _shorten_names(graph: onnx.GraphProto) -> None:
     renamed = {name: next(free) for name in names if name and name not in signature_names}
     for constant in graph.initializer:
         constant.name = renamed.get(constant.name, constant.name)
+    lean.numbers = {renamed.get(name, name): numbers for name, numbers in lean.numbers.items()}
     _rename(graph, renamed)
     for node in graph.node:
         node.name = ""

@@ -1,12 +1,13 @@
-"""Export of a torch module to ONNX bytes with a dynamic batch, checked against the module."""
+"""Export of a torch module to an ONNX file with a dynamic batch, checked against the module."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,15 @@ import torch
 from torch import nn
 
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.fold import fold
 from plimsoll_job.export.graph import strip
+from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.export.pooling import any_pooling
 from plimsoll_job.export.reload import TOLERANCE
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.inputs import Signature
-from plimsoll_job.sessions import open_session
+from plimsoll_job.sessions import open_frugally
 
 OUTPUT_NAME = "logits"
 OPSET = 17
@@ -30,8 +33,8 @@ CHECKED_BATCHES = (1, 5)
 MAX_WEIGHTS_BYTES = (1 << 31) - (32 << 20)
 
 
-def export_onnx(module: nn.Module, signature: Signature) -> bytes:
-    """Return the module as an ONNX model that takes any batch; the same module gives the same bytes.
+def export_onnx(module: nn.Module, signature: Signature, path: Path) -> None:
+    """Write the module as an ONNX model that takes any batch; the same module gives the same bytes.
 
     Text may be of any length where the module traces so, else of the signature's. UserError when torch cannot export
     the module, or when the export answers otherwise than it.
@@ -39,38 +42,36 @@ def export_onnx(module: nn.Module, signature: Signature) -> bytes:
     module = module.cpu().eval()
     fixed = tuple(replace(one, any_length=False) for one in signature)
     try:
-        return _export_checked(module, signature)
+        return _export_checked(module, signature, path)
     except UserError:
         if fixed == signature:
             raise
-    return _export_checked(module, fixed)
+    return _export_checked(module, fixed, path)
 
 
-def _export_checked(module: nn.Module, signature: Signature) -> bytes:
-    graph = trace_onnx(module, signature)
-    check_export(module, graph, signature)
-    return graph
+def _export_checked(module: nn.Module, signature: Signature, path: Path) -> None:
+    trace_onnx(module, signature).write(path)
+    check_export(module, path, signature)
 
 
-def trace_onnx(module: nn.Module, signature: Signature) -> bytes:
-    """Return the same without comparing its answers; UserError when torch cannot export the module."""
+def trace_onnx(module: nn.Module, signature: Signature) -> LeanModel:
+    """Return what is written, without comparing its answers; UserError when torch cannot export the module."""
     model = trace_named(module, signature)
     strip(model)
-    graph: bytes = model.SerializeToString(deterministic=True)
-    return graph
+    return model
 
 
-def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
+def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
     """Return the module as an ONNX model whose nodes are named by its modules; not compared either."""
     if isinstance(module, GraphModule):
         return module.described(example_of(signature), any_length=signature[0].any_length)
-    sink = _Sink()
+    written = io.BytesIO()
     try:
         with _quiet(), any_pooling(OPSET):
             torch.onnx.export(
                 module,
                 example_of(signature),
-                sink,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
+                written,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
                 # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
                 dynamo=False,
                 input_names=[one.name for one in signature],
@@ -80,24 +81,35 @@ def trace_named(module: nn.Module, signature: Signature) -> onnx.ModelProto:
                     **{one.name: {0: "batch", **({1: "length"} if one.any_length else {})} for one in signature},
                 },
                 opset_version=OPSET,
+                # docs/decisions/0036: the exporter would hold the weights three times more.
+                export_params=False,
+                do_constant_folding=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise UserError(
-            f"spec.model.architecture: the model cannot be exported to ONNX: {error}", reason="NotExportable"
-        ) from error
-    return onnx.load_from_string(b"".join(sink.parts))
+        raise _not_exportable(str(error)) from error
+    model = LeanModel(onnx.load_from_string(written.getvalue()))
+    _attach(model, module.state_dict(), {one.name for one in signature})
+    fold(model)
+    return model
 
 
-class _Sink(io.BytesIO):
-    """Keeps what is written as it is: a buffer would be the model once more, and what it returns again."""
+def _attach(model: LeanModel, weights: Mapping[str, torch.Tensor], inputs: Collection[str]) -> None:
+    """Make constants of the graph's inputs that are weights; they go by their names in the module."""
+    graph = model.proto.graph
+    given = [value for value in graph.input if value.name in inputs]
+    for value in graph.input:
+        if value.name in inputs:
+            continue
+        if value.name not in weights:
+            raise _not_exportable(f"its weight {value.name!r} has the name of an input, or of none")
+        weight = weights[value.name]
+        model.add(value.name, value.type.tensor_type.elem_type, tuple(weight.shape), weight.numpy)
+    del graph.input[:]
+    graph.input.extend(given)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[bytes] = []
 
-    def write(self, part: Any) -> int:
-        self.parts.append(part)
-        return len(part)
+def _not_exportable(why: str) -> UserError:
+    return UserError(f"spec.model.architecture: the model cannot be exported to ONNX: {why}", reason="NotExportable")
 
 
 def output_axes(module: nn.Module, signature: Signature) -> dict[int, str]:
@@ -109,9 +121,9 @@ def output_axes(module: nn.Module, signature: Signature) -> dict[int, str]:
     return {0: "batch", **({1: "length"} if answers.ndim > 2 else {})}
 
 
-def check_export(module: nn.Module, graph: bytes, signature: Signature) -> None:
-    """UserError when the graph answers otherwise than the module, at several batches and, of text, another length."""
-    session = open_session(graph, threads=1)
+def check_export(module: nn.Module, path: Path, signature: Signature) -> None:
+    """UserError when the file answers otherwise than the module, at several batches and, of text, another length."""
+    session = open_frugally(path)
     shorter = tuple(
         replace(one, shape=(max(2, one.shape[0] // 2), *one.shape[1:])) if one.any_length else one for one in signature
     )

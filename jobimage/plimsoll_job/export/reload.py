@@ -19,7 +19,7 @@ from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export.fresh import PEAK_MEMORY_BYTES
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import Signature
-from plimsoll_job.memory import count_beside
+from plimsoll_job.memory import count_beside, give_back
 
 BATCHES = (1, 5)
 #: The largest difference of an answer, over the largest answer (or over 1, when that is smaller). Two runtimes add in
@@ -35,22 +35,24 @@ LOADED = {
     OutputFormat.HUGGING_FACE: DIRECTORY,
 }
 
-Answer = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
+#: By the number of samples, as text.
+Answers = Mapping[str, NDArray[Any]]
 
 
-def check_reload(
-    files: Mapping[str, bytes], kind: OutputFormat, task: str, signature: Signature, answer: Answer
-) -> None:
-    """UserError when the output of that format cannot be loaded in a fresh process, or answers otherwise there."""
-    batches = {
-        str(batch): {
-            one.name: tensor.numpy() for one, tensor in zip(signature, example_of(signature, batch), strict=True)
-        }
-        for batch in BATCHES
-    }
-    answers = _answers_elsewhere(files, kind, task, batches)
-    for batch, inputs in batches.items():
-        problem = difference(answer(inputs), answers[batch])
+def expected_answers(answer: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]], signature: Signature) -> Answers:
+    """Return the model's own answers, which an output is to give, too."""
+    return {batch: answer(inputs) for batch, inputs in _batches(signature).items()}
+
+
+def check_reload(directory: Path, kind: OutputFormat, task: str, signature: Signature, expected: Answers) -> None:
+    """UserError when the directory's output of that format cannot be loaded in a fresh process, or answers otherwise.
+
+    The fresh process holds the weights beside what this one holds.
+    """
+    give_back()
+    answers = _answers_elsewhere(directory / LOADED[kind], kind, task, _batches(signature))
+    for batch, answer in expected.items():
+        problem = difference(answer, answers[batch])
         if problem is not None:
             raise UserError(
                 f"spec.output.formats: the {kind} output, loaded in a fresh process, answers otherwise than the model "
@@ -76,19 +78,23 @@ def difference(expected: NDArray[Any], given: NDArray[Any]) -> str | None:
     )
 
 
+def _batches(signature: Signature) -> dict[str, dict[str, NDArray[Any]]]:
+    return {
+        str(batch): {
+            one.name: tensor.numpy() for one, tensor in zip(signature, example_of(signature, batch), strict=True)
+        }
+        for batch in BATCHES
+    }
+
+
 def _answers_elsewhere(
-    files: Mapping[str, bytes], kind: OutputFormat, task: str, batches: Mapping[str, Mapping[str, NDArray[Any]]]
+    loaded: Path, kind: OutputFormat, task: str, batches: Mapping[str, Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:
-    loaded = LOADED[kind]
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
-        for name, content in files.items():
-            if name == loaded or name.startswith(f"{loaded}/"):
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).write_bytes(content)
         arrays = {f"{batch}/{name}": array for batch, inputs in batches.items() for name, array in inputs.items()}
         np.savez(root / "inputs.npz", **arrays)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "plimsoll_job.export.fresh", kind, str(root / loaded), task]
+        command = [sys.executable, "-m", "plimsoll_job.export.fresh", kind, str(loaded), task]
         try:
             ended = subprocess.run(
                 [*command, str(root / "inputs.npz"), str(root / "outputs.npz")],

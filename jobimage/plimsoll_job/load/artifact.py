@@ -29,15 +29,7 @@ class Artifact:
 
 def open_artifact(ref: ArtifactRef, store: Store, spec_field: str) -> Artifact:
     """Return the artifact; UserError when a file is missing or differs from what the digest stands for."""
-    content = store.read(f"{ref.uri}/{MANIFEST_FILE}", spec_field)
-    if digest_of(content) != ref.digest:
-        raise _damaged(
-            spec_field, f"the manifest of {ref.uri} has the digest {digest_of(content)}, expected {ref.digest}"
-        )
-    try:
-        manifest = ArtifactManifest.model_validate_json(content)
-    except ValidationError as error:
-        raise _damaged(spec_field, f"the manifest of {ref.uri} is not of this version: {error}") from error
+    manifest = open_manifest(ref, store, spec_field)
     files = {}
     for file in manifest.files:
         stored = store.read(f"{ref.uri}/{file.path}", spec_field)
@@ -47,6 +39,20 @@ def open_artifact(ref: ArtifactRef, store: Store, spec_field: str) -> Artifact:
     if MODEL_FILE not in files:
         raise _damaged(spec_field, f"{ref.uri} holds no {MODEL_FILE}")
     return Artifact(ref, manifest, files)
+
+
+def open_manifest(ref: ArtifactRef, store: Store, spec_field: str) -> ArtifactManifest:
+    """Return the artifact's manifest; UserError when it is not that of the digest."""
+    content = store.read(f"{ref.uri}/{MANIFEST_FILE}", spec_field)
+    if digest_of(content) != ref.digest:
+        raise _damaged(
+            spec_field, f"the manifest of {ref.uri} has the digest {digest_of(content)}, expected {ref.digest}"
+        )
+    try:
+        manifest = ArtifactManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise _damaged(spec_field, f"the manifest of {ref.uri} is not of this version: {error}") from error
+    return manifest
 
 
 def _damaged(spec_field: str, message: str) -> UserError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-
-import onnx
+from pathlib import Path
 
 from plimsoll_api.artifact import (
     CHANGES_FILE,
@@ -17,35 +15,35 @@ from plimsoll_api.artifact import (
     Lineage,
     directory_of,
 )
-from plimsoll_api.model import digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import opset, signature
+from plimsoll_job.export.lean import read_lean
 from plimsoll_job.export.reload import DIRECTORY, TORCH_FILE
 from plimsoll_job.figures import ModuleFigures
-from plimsoll_job.load.artifact import open_artifact
+from plimsoll_job.load.artifact import open_manifest
 from plimsoll_job.load.store import Store
-from plimsoll_job.publish.files import write_directory
+from plimsoll_job.publish.files import digest_of_file, write_directory
 
 OUTPUT_FIELD = "spec.output.uri"
 #: What no server of the ONNX model reads.
 BESIDE = frozenset({TORCH_FILE, CHANGES_FILE})
 
 
-def build_manifest(files: Mapping[str, bytes], figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
-    """Return the manifest of an ONNX model and what lies beside it; nothing in it tells when or where it was made."""
-    model = onnx.load_from_string(files[MODEL_FILE])
+def build_manifest(directory: Path, figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
+    """Return the manifest of the directory's model and what lies beside it; nothing tells when or where it was made."""
+    model = read_lean(directory / MODEL_FILE).proto
     inputs, outputs = signature(model)
     return ArtifactManifest(
         opset=opset(model),
         files=[
             ArtifactFile(
                 path=path,
-                size_bytes=len(content),
-                digest=digest_of(content),
+                size_bytes=file.stat().st_size,
+                digest=digest_of_file(file),
                 serving=path not in BESIDE and not path.startswith(f"{DIRECTORY}/"),
                 code=path == TORCH_FILE,
             )
-            for path, content in sorted(files.items())
+            for path, file in sorted(_files(directory).items())
         ],
         inputs=inputs,
         outputs=outputs,
@@ -56,24 +54,27 @@ def build_manifest(files: Mapping[str, bytes], figures: ModuleFigures, lineage: 
     )
 
 
-def publish_artifact(
-    manifest: ArtifactManifest, files: Mapping[str, bytes], output_uri: str, store: Store
-) -> ArtifactRef:
-    """Write the artifact where it is not there yet, and return where it lies; a damaged one is written anew."""
+def publish_artifact(manifest: ArtifactManifest, directory: Path, output_uri: str, store: Store) -> ArtifactRef:
+    """Copy the directory's files where it is not there yet, and return where it lies; a damaged one is written anew."""
     digest = manifest.content_digest()
     name = f"artifacts/{directory_of(digest)}"
     ref = ArtifactRef(uri=f"{output_uri}/{name}", digest=digest, size_bytes=manifest.serving_bytes)
     target = store.locate(output_uri, OUTPUT_FIELD) / name
     if target.exists() and not is_intact(ref, store):
         shutil.rmtree(target, ignore_errors=True)
-    write_directory(target, {**files, MANIFEST_FILE: manifest.canonical_json()})
+    write_directory(target, {**_files(directory), MANIFEST_FILE: manifest.canonical_json()})
     return ref
 
 
 def is_intact(ref: ArtifactRef, store: Store) -> bool:
     """Return whether the artifact lies in the store with every byte as its manifest says."""
     try:
-        open_artifact(ref, store, OUTPUT_FIELD)
-    except UserError:
+        manifest = open_manifest(ref, store, OUTPUT_FIELD)
+        paths = [(file, store.locate(f"{ref.uri}/{file.path}", OUTPUT_FIELD)) for file in manifest.files]
+        return all(digest_of_file(path) == file.digest for file, path in paths)
+    except (UserError, OSError):
         return False
-    return True
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    return {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}

@@ -16,8 +16,8 @@ from plimsoll_job.errors import TransientError
 
 DIGESTS_FILE = "digests.json"
 
-#: The bytes of a file, or what writes them to a path: large ones never have to be in memory twice.
-Content = bytes | Callable[[Path], None]
+#: The bytes of a file, where they lie, or what writes them to a path: large ones never have to be in memory.
+Content = bytes | Path | Callable[[Path], None]
 
 
 def write_sealed(target: Path, files: Mapping[str, Content]) -> None:
@@ -66,7 +66,7 @@ def write_directory(target: Path, files: Mapping[str, Content]) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_file(target: Path, content: bytes) -> None:
+def write_file(target: Path, content: Content) -> None:
     """Make the file hold the content: written aside, synced, then renamed into place."""
     with _storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,8 @@ def _rename_unless_there(aside: Path, target: Path) -> None:
 def _write_synced(path: Path, content: Content) -> None:
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif isinstance(content, Path):
+        shutil.copyfile(content, path)
     else:
         content(path)
     with path.open("rb+") as file:

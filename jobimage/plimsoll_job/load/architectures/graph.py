@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import signature
+from plimsoll_job.export.lean import LeanModel, read_lean
 from plimsoll_job.load.inputs import Input, Signature
-from plimsoll_job.sessions import open_session
+from plimsoll_job.scratch import Scratch
+from plimsoll_job.sessions import open_frugally
 
 FIELD = "spec.model.architecture.onnx"
 LINEAR = ("Gemm", "MatMul")
@@ -33,10 +35,12 @@ class GraphModule(nn.Module):
     `batch` is the number of samples that the graph was made for where it said one; it takes any number now.
     """
 
-    def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
+    def __init__(self, model: LeanModel, batch: int | None = None) -> None:
         super().__init__()
-        self.content: bytes = model.SerializeToString(deterministic=True)
-        inputs, _ = signature(model)
+        self._scratch = Scratch()
+        self._path = self._scratch.path / "model.onnx"
+        model.write(self._path)
+        inputs, _ = signature(model.proto)
         self.shapes = {one.name: tuple(one.shape[1:]) for one in inputs}
         self.dtypes = {one.name: one.dtype for one in inputs}
         self.input_names = tuple(self.shapes)
@@ -50,7 +54,7 @@ class GraphModule(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Return the output; RuntimeError where ONNX Runtime refuses the inputs."""
         if self._session is None:
-            self._session = open_session(self.content, threads=1)
+            self._session = open_frugally(self._path)
         arrays = {name: tensor.numpy() for name, tensor in zip(self.input_names, inputs, strict=True)}
         # Its errors share no public base class.
         try:
@@ -64,17 +68,22 @@ class GraphModule(nn.Module):
         """The samples of the largest batch that is checked."""
         return max(*CHECKED_BATCHES, self.batch or 1)
 
-    def proto(self) -> onnx.ModelProto:
-        """Return the graph, to be changed."""
-        return onnx.load_from_string(self.content)
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the graph with its weights."""
+        return self._path.stat().st_size
 
-    def described(self, example: Tensors, *, any_length: bool) -> onnx.ModelProto:
+    def lean(self) -> LeanModel:
+        """Return the graph, to be changed, as long as this module is there."""
+        return read_lean(self._path)
+
+    def described(self, example: Tensors, *, any_length: bool) -> LeanModel:
         """Return the graph with an output of known width, of any batch, and of any length where the inputs are."""
-        model = self.proto()
+        model = self.lean()
         shape = list(self(*example).shape)
         between = [None if any_length else size for size in shape[1:-1]]
         names = ["batch", *(size or "length" for size in between), shape[-1]]
-        (output,) = model.graph.output
+        (output,) = model.proto.graph.output
         output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, names))
         return model
 
@@ -87,7 +96,7 @@ class GraphModule(nn.Module):
 
     def layers(self) -> set[str]:
         """Return the names of the nodes, and of what lies around them where names are paths."""
-        names = [node.name for node in self.proto().graph.node]
+        names = [node.name for node in self.lean().proto.graph.node]
         return {name[:at] for name in names for at in (*_slashes(name), len(name)) if at}
 
     def check_batches(self, example: Tensors) -> None:
@@ -105,13 +114,15 @@ class GraphModule(nn.Module):
             if given.shape != wanted.shape or not torch.allclose(given, wanted, rtol=TOLERANCE, atol=TOLERANCE):
                 raise self._fixed(f"a sample is answered otherwise in a batch of {size} than alone")
 
-    def weights(self) -> list[NDArray[Any]]:
-        """Return the floating-point constants."""
-        return [numpy_helper.to_array(one) for one in self.proto().graph.initializer if one.data_type in FLOATS]
+    def weights(self) -> Iterator[NDArray[Any]]:
+        """Yield the floating-point constants."""
+        model = self.lean()
+        yield from (model.array(one) for one in model.proto.graph.initializer if one.data_type in FLOATS)
 
     def macs_by_layer(self, example: Tensors) -> dict[str, int]:
         """Return the multiply-accumulates of one sample, the example, in convolutions and linear layers, by nodes."""
-        model = self.proto()
+        lean = self.lean()
+        model = lean.proto
         dims = {one.name: list(one.dims) for one in model.graph.initializer}
         inner = {node.name: _inner(node, dims) for node in model.graph.node}
         layers = [node for node in model.graph.node if inner[node.name]]
@@ -119,8 +130,10 @@ class GraphModule(nn.Module):
         model.graph.output.extend(
             onnx.ValueInfoProto(name=node.output[0]) for node in layers if node.output[0] not in given
         )
-        session = open_session(model.SerializeToString(), threads=1)
         arrays = {name: one.numpy() for name, one in zip(self.input_names, example, strict=True)}
+        scratch = Scratch()
+        lean.write(scratch.path / "told.onnx")
+        session = open_frugally(scratch.path / "told.onnx")
         found = session.run([node.output[0] for node in layers], arrays) if layers else []
         return {node.name: output.size * inner[node.name] for node, output in zip(layers, found, strict=True)}
 

@@ -7,10 +7,11 @@ from onnx import TensorProto, helper, inliner, numpy_helper, version_converter
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import NUMPY_NAMES, name_nodes, opset, signature
+from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.architectures.graph import FIELD, GraphModule
 from plimsoll_job.load.onnx_file import tensors_of
 from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
-from plimsoll_job.sessions import open_session
+from plimsoll_job.sessions import open_frugally
 
 #: The least operator set in which ONNX Runtime quantizes by channel.
 LEAST_OPSET = 13
@@ -44,10 +45,10 @@ def build_graph(model: onnx.ModelProto) -> GraphModule:
     # What it raises shares no public base class.
     try:
         onnx.checker.check_model(model)
-        open_session(model.SerializeToString(), threads=1)
+        open_frugally(model.SerializeToString())
     except Exception as error:
         raise UserError(f"{FIELD}: ONNX Runtime cannot load the model: {error}", reason="NotLoadable") from error
-    return GraphModule(model, batch)
+    return GraphModule(LeanModel(model), batch)
 
 
 def _check_operators(model: onnx.ModelProto) -> None:

@@ -29,7 +29,7 @@ def measure(module: nn.Module, signature: Signature, of: AmountOf) -> int:
         return count_parameters(module)
     if of is AmountOf.MACS:
         return count_macs(module, signature)
-    return len(trace_onnx(module, signature))
+    return trace_onnx(module, signature).size_bytes()
 
 
 class Estimate:

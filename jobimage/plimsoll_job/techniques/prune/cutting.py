@@ -9,6 +9,7 @@ from torch import nn
 
 from plimsoll_api.spec import AmountOf
 from plimsoll_job.errors import UserError
+from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate, measure
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
 from plimsoll_job.techniques.prune.importance import Score
@@ -62,6 +63,9 @@ def _shed_once(
     before = measure(module, signature, of)
     estimate = Estimate(module, signature, groups, of)
     for _ in range(2):
+        # The second choice is not made of the first, which would stay in memory beside it.
+        pruned = module
+        give_back()
         selection = select_cuts(scores, goal.amount, estimate.share_of, {group.root: group.unit for group in groups})
         # Of the whole step: what cannot be met is told before the first iteration.
         if goal.most > selection.largest_share + CLOSE_ENOUGH:

@@ -37,7 +37,7 @@ def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
     # What stops the tracer on a module it does not know is of any type: its own checks, torch's, the module's code.
     try:
         with _attention_closed(module, signature), torch.enable_grad():
-            return Graph().build_dependency(module, example_of(signature), verbose=False)
+            return _without_autograd(Graph().build_dependency(module, example_of(signature), verbose=False))
     except Exception as error:
         raise UserError(
             f"spec.model.architecture: structured pruning cannot follow this model: {error}",
@@ -46,6 +46,15 @@ def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def _without_autograd(graph: tp.DependencyGraph) -> tp.DependencyGraph:
+    """Return the graph without what autograd keeps: the weights as they were, beside those that a cut leaves."""
+    for node in graph.module2node.values():
+        node.grad_fn = None
+        if "grad_fn" in vars(node.module):
+            node.module.grad_fn = None
+    return graph
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
         return _trained(settings, start, candidate, bench)
     bench.reporter.report("quantize", 0.2, f"{len(start.model.layers)} layers by {settings.scheme}")
     quantized = quantize(settings.scheme, start, settings.exclude, bench.spec_field)
-    bench.reporter.report("quantize", 1, f"{len(start.graph)} bytes became {len(quantized.graph)}")
+    bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {len(quantized.graph)}")
     return _applied(candidate, quantized)
 
 
@@ -87,7 +87,7 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
     why = f"No number format pays on this machine, the model stays float: {reasons}."
     return Applied(
         candidate=candidate,
-        details={"scheme": "Float32", "floatBytes": len(start.graph), "bytes": len(start.graph), "table": table},
+        details={"scheme": "Float32", "floatBytes": start.size_bytes, "bytes": start.size_bytes, "table": table},
         notes=(why, CHOSEN_BY_TIME),
         may_stay=True,
     )

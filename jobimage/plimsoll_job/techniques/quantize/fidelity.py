@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from plimsoll_job.load.data import Samples
@@ -32,16 +34,15 @@ class Fidelity:
         return {"error": round(self.error, 6), "changed": round(self.changed, 6)}
 
 
-def runner(graph: bytes, threads: int) -> Callable[[Arrays], Any]:
+def runner(graph: bytes | Path, threads: int) -> Callable[[Arrays], Any]:
     """Return what answers one batch by the graph."""
     session = open_session(graph, threads)
     return lambda inputs: session.run(None, dict(inputs))[0]
 
 
-def answers(graph: bytes, samples: Samples, threads: int) -> Answers:
-    """Return the graph's answers to all samples, [n, …]."""
-    run = runner(graph, threads)
-    return np.concatenate([run(batch) for batch in samples.batches()]).astype(np.float64)
+def answers(session: ort.InferenceSession, samples: Samples) -> Answers:
+    """Return the session's answers to all samples, [n, …]."""
+    return np.concatenate([session.run(None, dict(batch))[0] for batch in samples.batches()]).astype(np.float64)
 
 
 def spread(expected: Answers) -> float:

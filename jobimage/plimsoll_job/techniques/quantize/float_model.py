@@ -4,52 +4,72 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import onnx
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from plimsoll_job.export.graph import name_nodes
+from plimsoll_job.export.lean import LeanModel, read_lean
 from plimsoll_job.export.onnx_export import check_export, trace_named
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.scratch import Scratch
+from plimsoll_job.sessions import write_optimized
 from plimsoll_job.techniques.quantize.layers import Layer, find_layers
 from plimsoll_job.techniques.shape import Candidate
+
+FILE = "model.onnx"
 
 
 @dataclass(frozen=True)
 class FloatModel:
-    """A float model, as bytes since ONNX Runtime's tools change the model that they are given."""
+    """A float model, in a file, with its weights in another: tools that need no weights do not read them."""
 
-    content: bytes
+    scratch: Scratch
     layers: tuple[Layer, ...]
 
+    @classmethod
+    def of(cls, model: LeanModel, layers: tuple[Layer, ...]) -> Self:
+        """Return the model of these layers, written."""
+        scratch = Scratch()
+        model.write_apart(scratch.path / FILE)
+        return cls(scratch, layers)
+
+    @property
+    def path(self) -> Path:
+        """Where the graph lies, which names the file of the weights."""
+        return self.scratch.path / FILE
+
+    def lean(self) -> LeanModel:
+        """Return the model without its weights, to be changed, as long as this one is there."""
+        return read_lean(self.path)
+
     def copy(self) -> onnx.ModelProto:
-        """Return the model, to be changed."""
-        return onnx.load_from_string(self.content)
+        """Return the model with its weights, to be changed."""
+        return onnx.load(str(self.path))
 
 
 def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     """Return the candidate's graph with names, simplified and with its shapes inferred.
 
-    Batch norm folds into convolutions, and ONNX Runtime skips layers whose shapes it does not know.
+    What ONNX Runtime folds at a basic level is folded, and it skips layers whose shapes it does not know.
     """
     module = candidate.module.cpu().eval()
-    named = trace_named(module, signature).SerializeToString()
+    scratch = Scratch()
+    named, simple = scratch.path / "named.onnx", scratch.path / "simple.onnx"
+    trace_named(module, signature).write_apart(named)
     check_export(module, named, signature)
-    with tempfile.TemporaryDirectory() as directory, quiet():
-        source, prepared = Path(directory, "named.onnx"), Path(directory, "prepared.onnx")
-        # From memory its weights would be handed over apart, and those that are shapes could not be inferred from; and
-        # it would be copied.
-        source.write_bytes(named)
-        del named
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        model = onnx.load(str(prepared))
-    name_nodes(model)
+    with quiet():
+        write_optimized(named, simple)
+    model = read_lean(simple)
+    model.proto = onnx.shape_inference.infer_shapes(model.proto)
+    add_pre_process_metadata(model.proto)
+    name_nodes(model.proto)
     modules = {name for name, _ in module.named_modules()}
-    return FloatModel(model.SerializeToString(), find_layers(model, modules))
+    return FloatModel.of(model, find_layers(model.proto, modules))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
+from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques.distill.answers import Answers as Teaching
 from plimsoll_job.techniques.distill.learner import Learner
 from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
@@ -31,6 +33,7 @@ from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.distill.training import Training, TrainingSet
 from plimsoll_job.techniques.observe import Batch
 from plimsoll_job.techniques.quantize.fidelity import Answers, answers, compare, spread
+from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.int8_static import (
     SIDES,
     Ranges,
@@ -112,7 +115,7 @@ def learn(
         ).run(tell_epochs(bench.reporter, "quantize", settings.epochs), bench.checkpoints)
     student.cpu()
     ranges = _with_ranges(observed, student.learned_ranges())
-    learned = replace(model, content=_with_weights(floats, student.learned_weights()))
+    learned = _with_weights(model, student.learned_weights())
     served = to_int8_static(learned, able, ranges)
     before, after, trained = (
         _answers(quantized, calibration),
@@ -180,7 +183,7 @@ def _ask(network: Network, samples: Samples) -> Answers:
 
 
 def _answers(model: onnx.ModelProto, samples: Samples) -> Answers:
-    return answers(model.SerializeToString(), samples, THREADS)
+    return answers(open_session(model.SerializeToString(), THREADS), samples)
 
 
 def _check(network: Network, expected: Answers, samples: Samples, spec_field: str) -> None:
@@ -196,12 +199,14 @@ def _check(network: Network, expected: Answers, samples: Samples, spec_field: st
         )
 
 
-def _with_weights(floats: onnx.ModelProto, learned: Mapping[str, NDArray[np.float32]]) -> bytes:
-    for constant in floats.graph.initializer:
-        if constant.name in learned:
+def _with_weights(model: FloatModel, learned: Mapping[str, NDArray[np.float32]]) -> FloatModel:
+    floats = model.lean()
+    for constant in floats.proto.graph.initializer:
+        if constant.name in floats.numbers and constant.name in learned:
+            floats.numbers[constant.name] = partial(np.asarray, learned[constant.name])
+        elif constant.name in learned:
             constant.CopyFrom(numpy_helper.from_array(learned[constant.name], constant.name))
-    content: bytes = floats.SerializeToString()
-    return content
+    return FloatModel.of(floats, model.layers)
 
 
 def _with_ranges(observed: Ranges, learned: RangeTable) -> Ranges:

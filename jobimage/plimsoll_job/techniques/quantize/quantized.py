@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import onnx
 
 from plimsoll_api.spec import Exclusion, QuantizeScheme
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.graph import slim
+from plimsoll_job.export.graph import slim, strip
 from plimsoll_job.load.data import Samples
+from plimsoll_job.sessions import open_frugally, open_session
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import (
@@ -33,21 +35,29 @@ THREADS = 1
 
 @dataclass(frozen=True)
 class Start:
-    """What every scheme starts from: the model, its slim bytes, its answers to the calibration data if there is any."""
+    """What every scheme starts from: the model, its slim file, its answers to the calibration data if there is any."""
 
     model: FloatModel
-    graph: bytes
+    graph: Path
     calibration: Samples | None
     expected: Answers | None
     #: The ranges of activations where they were learned, and those of each layer's input that they were learned from.
     ranges: bytes | None = None
     calibrated: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the slim file."""
+        return self.graph.stat().st_size
+
     @classmethod
     def of(cls, model: FloatModel, calibration: Samples | None) -> Start:
         """Return the start, with the answers of the float model."""
-        graph: bytes = slim(model.copy()).SerializeToString(deterministic=True)
-        expected = None if calibration is None else answers(graph, calibration, THREADS)
+        graph = model.scratch.path / "slim.onnx"
+        slim_model = model.lean()
+        strip(slim_model)
+        slim_model.write(graph)
+        expected = None if calibration is None else answers(open_frugally(graph), calibration)
         return cls(model, graph, calibration, expected)
 
 
@@ -88,15 +98,15 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
     if all(types[node] == FLOAT for node in taken):
         raise UserError(f"{spec_field}: every layer kept float weights", reason="NotQuantizable")
     graph = slim(quantized).SerializeToString(deterministic=True)
-    if len(graph) >= len(start.graph):
+    if len(graph) >= start.size_bytes:
         raise UserError(
-            f"{spec_field}: the model has {len(graph)} bytes in {name}, {len(start.graph)} in float32: it is too small "
+            f"{spec_field}: the model has {len(graph)} bytes in {name}, {start.size_bytes} in float32: it is too small "
             "for quantization to pay; leave the step out",
             reason="NotSmaller",
         )
     fidelity = None
     if start.calibration is not None and start.expected is not None:
-        fidelity = compare(start.expected, answers(graph, start.calibration, THREADS))
+        fidelity = compare(start.expected, answers(open_session(graph, THREADS), start.calibration))
         if not np.isfinite(fidelity.error):
             raise UserError(f"{spec_field}: answers in {name} are no finite numbers", reason="NotQuantizable")
     return Quantized(
@@ -106,7 +116,7 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
         fidelity=fidelity,
         details={
             "scheme": str(name),
-            "floatBytes": len(start.graph),
+            "floatBytes": start.size_bytes,
             "bytes": len(graph),
             "computes": scheme.computes,
             **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
@@ -148,7 +158,7 @@ def _measure(
 
     def error_of(layers: Collection[Layer]) -> float:
         graph = slim(make(layers)).SerializeToString(deterministic=True)
-        return compare(expected, answers(graph, calibration, THREADS)).error
+        return compare(expected, answers(open_session(graph, THREADS), calibration)).error
 
     return error_of
 

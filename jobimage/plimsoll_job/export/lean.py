@@ -1,0 +1,225 @@
+"""ONNX models whose large constants are not in memory: each is read, or computed, when it is written.
+
+A file is written as protobuf lays it out, one constant after another, and read by where its constants lie.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+#: What gives the numbers of a constant, each time anew.
+Numbers = Callable[[], NDArray[Any]]
+
+#: Constants of fewer bytes stay in the graph: shapes and axes, which tools read there.
+SMALL_BYTES = 1 << 10
+#: Bytes that external data is aligned to, as the format recommends.
+ALIGNMENT = 1 << 12
+#: Where protobuf's wire format has the parts: fields of ModelProto, of GraphProto, of TensorProto.
+GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
+#: The wire type of what has a length of its own.
+LENGTH = 2
+
+
+@dataclass
+class LeanModel:
+    """A model: those of the initializers that `numbers` names have only their names, types and shapes in `proto`."""
+
+    proto: onnx.ModelProto
+    numbers: dict[str, Numbers] = field(default_factory=dict)
+
+    def add(self, name: str, kind: int, shape: tuple[int, ...], numbers: Numbers) -> None:
+        """Add an initializer of that ONNX type; large numbers are asked for when they are needed, each time."""
+        constant = self.proto.graph.initializer.add(name=name, data_type=kind, dims=shape)
+        if _bytes_of(constant) < SMALL_BYTES:
+            constant.raw_data = bytes(stored(numbers()))
+        else:
+            self.numbers[name] = numbers
+
+    def array(self, constant: TensorProto) -> NDArray[Any]:
+        """Return the numbers of an initializer."""
+        numbers = self.numbers.get(constant.name)
+        return numpy_helper.to_array(constant) if numbers is None else numbers()
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the file that `write` makes."""
+        return sum(len(part) for part in self._parts(lambda constant: range(_bytes_of(constant))))
+
+    def write(self, path: Path) -> None:
+        """Write the whole model as one file."""
+        with path.open("wb") as file:
+            for part in self._parts(lambda constant: stored(self.array(constant))):
+                file.write(part)
+
+    def write_apart(self, path: Path) -> None:
+        """Write the graph, and what `numbers` gives into `<path>.data`, which ONNX Runtime maps instead of reading."""
+        beside = path.with_name(f"{path.name}.data")
+        graph = onnx.ModelProto()
+        graph.CopyFrom(self.proto)
+        with beside.open("wb") as file:
+            for constant in graph.graph.initializer:
+                if constant.name in self.numbers:
+                    file.seek(-(-file.tell() // ALIGNMENT) * ALIGNMENT)
+                    _point(constant, beside.name, file.tell(), _bytes_of(constant))
+                    file.write(stored(self.array(constant)))
+        path.write_bytes(graph.SerializeToString(deterministic=True))
+
+    def _parts(self, content_of: Callable[[TensorProto], Any]) -> Iterator[Any]:
+        """Yield the file's bytes in parts; of the large constants what `content_of` returns, of the same length."""
+        graph = onnx.GraphProto()
+        graph.CopyFrom(self.proto.graph)
+        constants = list(self.proto.graph.initializer)
+        del graph.initializer[:]
+        beside = onnx.ModelProto()
+        beside.CopyFrom(self.proto)
+        beside.ClearField("graph")
+        nodes = graph.SerializeToString(deterministic=True)
+        heads = [self._head(constant) for constant in constants]
+        bodies = [_bytes_of(one) if one.name in self.numbers else 0 for one in constants]
+        length = len(nodes) + sum(len(head) + body for head, body in zip(heads, bodies, strict=True))
+        yield beside.SerializeToString(deterministic=True)
+        yield _key(GRAPH, LENGTH) + _varint(length)
+        yield nodes
+        for constant, head in zip(constants, heads, strict=True):
+            yield head
+            if constant.name in self.numbers:
+                yield content_of(constant)
+
+    def _head(self, constant: TensorProto) -> bytes:
+        """Return what stands in the file before the numbers of a constant; all of it, where they are small."""
+        head: bytes = constant.SerializeToString(deterministic=True)
+        body = 0
+        if constant.name in self.numbers:
+            body = _bytes_of(constant)
+            head += _key(RAW_DATA, LENGTH) + _varint(body)
+        return _key(INITIALIZER, LENGTH) + _varint(len(head) + body) + head
+
+
+def read_lean(path: Path) -> LeanModel:
+    """Return the model of the file, whose large constants stay there; DecodeError or ValueError for a torn file.
+
+    The file must stay as it is while the model is in use.
+    """
+    model = LeanModel(onnx.ModelProto())
+    beside, graph, constants = bytearray(), bytearray(), []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for number, start, at, end in _fields(content, 0, len(content)):
+            if number != GRAPH:
+                beside += content[start:end]
+                continue
+            for inner, first, inner_at, last in _fields(content, at, end):
+                if inner == INITIALIZER:
+                    constants.append(_read_constant(content, inner_at, last))
+                else:
+                    graph += content[first:last]
+    model.proto.MergeFromString(bytes(beside))
+    model.proto.graph.MergeFromString(bytes(graph))
+    for constant, place in constants:
+        numbers = _numbers_at(path, constant, place)
+        if numbers is not None:
+            model.numbers[constant.name] = numbers
+        model.proto.graph.initializer.append(constant)
+    return model
+
+
+def _read_constant(content: mmap.mmap, start: int, end: int) -> tuple[TensorProto, tuple[int, int] | None]:
+    """Return the constant, without its numbers where they are large, and then the place and the length of those."""
+    kept, place = bytearray(), None
+    for number, first, at, last in _fields(content, start, end):
+        if number == RAW_DATA and last - at >= SMALL_BYTES:
+            place = (at, last - at)
+        else:
+            kept += content[first:last]
+    return TensorProto.FromString(bytes(kept)), place
+
+
+def _numbers_at(path: Path, constant: TensorProto, place: tuple[int, int] | None) -> Numbers | None:
+    """Return what reads the numbers from the file, or from one beside it; None where the constant has them itself."""
+    if constant.data_location == TensorProto.EXTERNAL:
+        outside = {one.key: one.value for one in constant.external_data}
+        path = path.with_name(outside["location"])
+        place = int(outside.get("offset") or 0), int(outside.get("length") or _bytes_of(constant))
+        del constant.external_data[:]
+        constant.ClearField("data_location")
+    if place is None:
+        return None
+    offset, length = place
+    if length != _bytes_of(constant):
+        raise ValueError(f"tensor {constant.name!r} has {length} bytes for the shape {list(constant.dims)}")
+    kind, shape = helper.tensor_dtype_to_np_dtype(constant.data_type), tuple(constant.dims)
+    return lambda: np.fromfile(path, kind, math.prod(shape), offset=offset).reshape(shape)
+
+
+def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the number of each field, where it starts, where its value starts and where it ends."""
+    while at < end:
+        start = at
+        key, at = _read_varint(content, at)
+        value = at
+        match key & 7:
+            case 0:
+                _, at = _read_varint(content, at)
+            case 1:
+                at += 8
+            case 2:
+                length, value = _read_varint(content, at)
+                at = value + length
+            case 5:
+                at += 4
+            case kind:
+                raise ValueError(f"no such wire type: {kind}")
+        if at > end:
+            raise ValueError("the file ends within a field")
+        yield key >> 3, start, value, at
+
+
+def _read_varint(content: mmap.mmap, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        if at >= len(content):
+            raise ValueError("the file ends within a number")
+        byte = content[at]
+        at += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, at
+        shift += 7
+
+
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*written, number])
+
+
+def _key(number: int, kind: int) -> bytes:
+    return _varint(number << 3 | kind)
+
+
+def _bytes_of(constant: TensorProto) -> int:
+    numbers = int(math.prod(constant.dims))
+    return numbers * int(helper.tensor_dtype_to_np_dtype(constant.data_type).itemsize)
+
+
+def stored(array: NDArray[Any]) -> memoryview:
+    """Return the array's bytes as files have them, without a copy where they lie so already."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
+def _point(constant: TensorProto, location: str, offset: int, length: int) -> None:
+    constant.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        entry = constant.external_data.add()
+        entry.key, entry.value = key, value
