@@ -14,6 +14,7 @@ from tests.jobimage.claims import Claims, published, run
 from tests.jobimage.modules import plain_mlp
 
 from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.plan import Plan
 from plimsoll_api.report import PROGRESS_MARK, Summary
 from plimsoll_job.ranks import Ranks
 
@@ -44,6 +45,20 @@ def weights_of(claims: Claims, ref: ArtifactRef | None) -> dict[str, torch.Tenso
     return {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
 
 
+def run_two(claims: Claims, plan: Plan, directory: Path) -> tuple[Summary, str]:
+    """Return the summary and the log of two processes under torchrun."""
+    file, ending = directory / "plan.json", directory / "ending.json"
+    file.write_bytes(plan.canonical_json())
+    ended = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         "-m", "plimsoll_job", "compress", "--plan", str(file), "--claims", str(claims.directory),
+         "--termination-file", str(ending)],
+        capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return Summary.model_validate_json(ending.read_bytes()), ended.stdout
+
+
 @pytest.mark.slow
 def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -57,16 +72,7 @@ def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Pat
     )
     alone = run(claims, "compress", plan)
     assert alone.code == 0, alone.log
-    file, ending = tmp_path / "plan.json", tmp_path / "ending.json"
-    file.write_bytes(plan.canonical_json())
-    together = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "-m", "plimsoll_job", "compress", "--plan", str(file), "--claims", str(other.directory),
-         "--termination-file", str(ending)],
-        capture_output=True, text=True, check=False, timeout=500,
-    )  # fmt: skip
-    assert together.returncode == 0, together.stderr
-    summary = Summary.model_validate_json(ending.read_bytes())
+    summary, log = run_two(other, plan, tmp_path)
     assert alone.summary.peak_memory_bytes is not None
     assert summary.peak_memory_bytes is not None
     assert 1.5 < summary.peak_memory_bytes / alone.summary.peak_memory_bytes < 2.5
@@ -78,7 +84,7 @@ def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Pat
         assert torch.allclose(tensor, two[name], atol=2e-4), name
     assert any(tensor.shape != untrained[name].shape for name, tensor in one.items() if name in untrained)
     # Only the first process tells how far it is, and the record says how many there were.
-    first, _ = (line for line in together.stdout.splitlines() if '"stage":"load"' in line)
+    first, _ = (line for line in log.splitlines() if '"stage":"load"' in line)
     assert first.startswith(PROGRESS_MARK)
     details = [step["details"] for step in published(other, summary.candidate)["lineage"]["steps"]]
     assert details[0]["processes"] == details[2]["processes"] == 2
@@ -89,16 +95,7 @@ def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Pat
 
 @pytest.mark.slow
 def test_two_processes_train_a_quantized_model(claims: Claims, tmp_path: Path) -> None:
-    file, ending = tmp_path / "plan.json", tmp_path / "ending.json"
-    file.write_bytes(claims.plan([QUANTIZE]).canonical_json())
-    together = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "-m", "plimsoll_job", "compress", "--plan", str(file), "--claims", str(claims.directory),
-         "--termination-file", str(ending)],
-        capture_output=True, text=True, check=False, timeout=200,
-    )  # fmt: skip
-    assert together.returncode == 0, together.stderr
-    summary = Summary.model_validate_json(ending.read_bytes())
+    summary, _ = run_two(claims, claims.plan([QUANTIZE]), tmp_path)
     (step,) = published(claims, summary.candidate)["lineage"]["steps"]
     assert step["details"]["training"]["processes"] == 2
     assert step["details"]["training"]["servedToTrained"]["error"] < 1e-3
