@@ -1,8 +1,9 @@
-"""Whether the store has room for all that a plan writes: asked at the start, not answered by a failure at the end."""
+"""Whether there is room for all that a plan writes: asked at the start, not answered by a failure at the end."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from plimsoll_api.plan import Plan
@@ -12,6 +13,8 @@ from plimsoll_job.errors import UserError
 TRAINING_COPIES = 4
 #: Headers, graphs and records beside the weights.
 SMALL_FILES_BYTES = 1 << 20
+#: Of an output while it is checked and of the graphs between module and int8: never more at a time beside the outputs.
+TEMPORARY_COPIES = 3
 
 
 def bytes_needed(plan: Plan, weights_bytes: int) -> int:
@@ -29,14 +32,29 @@ def bytes_needed(plan: Plan, weights_bytes: int) -> int:
     return copies * weights_bytes + (1 + 2 * len(plan.steps)) * SMALL_FILES_BYTES
 
 
+def temporary_bytes_needed(plan: Plan, weights_bytes: int) -> int:
+    """Return the bytes of temporary files that there are at most at one time."""
+    return (len(plan.output.formats) + TEMPORARY_COPIES) * weights_bytes + SMALL_FILES_BYTES
+
+
 def check_room(plan: Plan, weights_bytes: int, directory: Path) -> None:
-    """UserError when the file system of the directory has less room than the plan needs."""
-    needed = bytes_needed(plan, weights_bytes)
+    """UserError when the disk of the directory, or that of temporary files, has less room than the plan needs."""
     place = next(path for path in (directory, *directory.parents) if path.exists())
+    temporary = Path(tempfile.gettempdir())
+    needed, passing = bytes_needed(plan, weights_bytes), temporary_bytes_needed(plan, weights_bytes)
+    if place.stat().st_dev == temporary.stat().st_dev:
+        needed += passing
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
             f"spec.output.uri: {plan.output.uri} has {free} bytes free, the job needs up to {needed} bytes for "
             "artifacts and finished work; make room or name a larger store",
             reason="StoreFull",
+        )
+    free = shutil.disk_usage(temporary).free
+    if free < passing:
+        raise UserError(
+            f"spec.runtime: {temporary} has {free} bytes free, the job needs up to {passing} bytes there for a model's "
+            "files; have it run on a node with a larger disk, by resources.requests.ephemeral-storage or nodeSelector",
+            reason="NodeFull",
         )

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from plimsoll_job.load import plan as plan_module
 from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
-from plimsoll_job.room import bytes_needed
+from plimsoll_job.room import bytes_needed, temporary_bytes_needed
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES
 from plimsoll_job.work import Work
@@ -139,6 +140,8 @@ def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytes
     written = sum(path.stat().st_size for path in written_by(claims, monkeypatch))
     assert 2 * weights < written < needed
     shutil.rmtree(claims.directory / "out" / "wine")
+    # Temporary files lie on the same disk here.
+    needed += temporary_bytes_needed(claims.plan(), weights)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     with pytest.raises(
         UserError, match=rf"spec.output.uri: .* has {needed - 1} bytes free, .* up to {needed} "
@@ -146,6 +149,24 @@ def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytes
         compressed(claims)
     assert error.value.reason == "StoreFull"
     assert not list((claims.directory / "out").iterdir())
+
+
+def test_too_little_room_for_temporary_files_is_told_at_the_start(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = count_bytes(load_file(claims.weights).values())
+    needed, passing = bytes_needed(claims.plan(), weights), temporary_bytes_needed(claims.plan(), weights)
+    # A file system of its own, on every Linux.
+    elsewhere = Path("/proc")
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(free=passing - 1 if path == elsewhere else needed)
+    )
+    with pytest.raises(
+        UserError, match=rf"spec.runtime: /proc has {passing - 1} bytes free, .* up to {passing} "
+    ) as error:
+        compressed(claims)
+    assert error.value.reason == "NodeFull"
 
 
 def count_bytes(tensors: Any) -> int:

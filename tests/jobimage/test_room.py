@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,32 @@ def wide_mlp() -> nn.Module:
     return module
 
 
+def bytes_of(directory: Path) -> int:
+    total = 0
+    for file in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+@contextlib.contextmanager
+def sampled(directory: Path) -> Iterator[list[int]]:
+    """Give a list of how many bytes the directory held, again and again."""
+    held, over = [], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.002):
+            held.append(bytes_of(directory))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield held
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "formats"),
@@ -44,7 +74,7 @@ def wide_mlp() -> nn.Module:
     ids=["int8", "formats", "iterations"],
 )
 def test_no_more_is_ever_written_than_was_asked_for(
-    claims: Claims, monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]], formats: list[str]
+    claims: Claims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]], formats: list[str]
 ) -> None:
     torch.manual_seed(0)
     save_file(wide_mlp().state_dict(), claims.weights)
@@ -61,11 +91,18 @@ def test_no_more_is_ever_written_than_was_asked_for(
 
     def watched(path: Path, content: files.Content) -> None:
         write(path, content)
-        held.append(sum(one.stat().st_size for one in (claims.directory / "out").rglob("*") if one.is_file()))
+        held.append(bytes_of(claims.directory / "out"))
 
     monkeypatch.setattr(files, "_write_synced", watched)
-    needed = room.bytes_needed(plan, claims.weights.stat().st_size)
-    compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    weights = claims.weights.stat().st_size
+    needed, passing = room.bytes_needed(plan, weights), room.temporary_bytes_needed(plan, weights)
+    with sampled(temporary) as passed:
+        compress(plan, Store(claims=claims.directory), Reporter(emit=lambda _: None))
     torch.set_num_threads(1)
     assert len(held) >= 20
     assert 0.3 * needed < max(held) <= needed, max(held) / needed
+    assert 0.2 * passing < max(passed) <= passing, max(passed) / passing
+    assert bytes_of(temporary) == 0
