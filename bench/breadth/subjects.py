@@ -1,8 +1,8 @@
 """The models that are walked: torchvision's classifiers below a size, and transformers' architectures, made small.
 
-Weights are random, but statistics of batch norms are those of the data, no token is zero, and branches are small next
-to the trunk that they are added to: at the initial ones, signals of deep models vanish or overflow, or noise of a
-hundredth becomes half of the answer, and nothing could be compared.
+Weights are random, but statistics of batch norms are those of the data, no token and no head is zero, and branches are
+small next to the trunk that they are added to: at the initial ones, signals of deep models vanish or overflow, or noise
+of a hundredth becomes half of the answer, and nothing could be compared.
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ def _lay_out_torchvision(name: str, folder: Path) -> Laid:
     from torchvision import models  # noqa: PLC0415
 
     module = models.get_model(name, weights=None).eval()
+    _fill_zeros(module)
     images = _images_for(module)
     _set_norms(module, images)
     save_file(
@@ -144,10 +145,7 @@ def _lay_out_transformers(name: str, folder: Path) -> Laid:
     small = TRANSFORMERS[name]
     kind: Any = getattr(transformers, small.kind)
     module = kind(kind.config_class(num_labels=CLASSES, **small.settings))
-    for parameter in module.parameters():
-        # Tokens that begin at zero: normalised, they would be the rounding of int8 and nothing else.
-        if parameter.ndim > 1 and not parameter.any():
-            nn.init.normal_(parameter, std=SMALL_STD)
+    _fill_zeros(module)
     module.save_pretrained(folder / "model")
     if small.task == _IMAGES:
         side = small.settings["image_size"]
@@ -175,6 +173,13 @@ def _images_for(module: nn.Module) -> torch.Tensor:
             continue
         return images
     raise ValueError(f"images of no side of {SIDES} are taken: {refused}")
+
+
+def _fill_zeros(module: nn.Module) -> None:
+    """Draw what begins at zero: of such tokens int8 sees its own rounding, and by such heads all answers are zero."""
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=SMALL_STD)
 
 
 def _set_norms(module: nn.Module, images: torch.Tensor) -> None:
