@@ -19,8 +19,8 @@ from plimsoll_job.load.store import Store
 from plimsoll_job.load.text import Words, texts_of, tokenize, tokenize_words, words_of
 
 MAX_BATCH = 256
-#: A batch is as small as keeps its inputs below this: layers of image models answer some ten times their input.
-MAX_BATCH_BYTES = 16 << 20
+#: A batch is as small as keeps its inputs below this: layers of image models answer ten to twenty times their input.
+MAX_BATCH_BYTES = 8 << 20
 #: What a token counts: the numbers that hidden layers make of it.
 TOKEN_BYTES = 4 << 10
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -30,28 +30,38 @@ REDUCTIONS = ("ReduceMin", "ReduceMax")
 def observe_ranges(model: FloatModel, calibration: Samples) -> Ranges:
     """Return the least and the largest value of each activation over all samples.
 
-    As ONNX Runtime's own calibration does, which holds the weights four times meanwhile.
+    As ONNX Runtime's own calibration does, which holds the weights four times meanwhile, and all activations at once.
     """
     give_back()
     scratch = Scratch()
     names = _activations(model.lean().proto, model.layers)
     watched = model.lean()
-    graph = watched.proto.graph
-    del graph.output[:]
-    for name in names:
-        for reduce in REDUCTIONS:
-            graph.node.append(helper.make_node(reduce, [name], [f"{name}_{reduce}"], keepdims=0))
-            graph.output.append(helper.make_tensor_value_info(f"{name}_{reduce}", TensorProto.FLOAT, []))
+    _reduce(watched.proto.graph, names)
     watched.write_apart(scratch.path / "watched.onnx")
     session = open_frugally(scratch.path / "watched.onnx", as_it_is=True)
-    found = np.array([session.run(None, dict(batch)) for batch in calibration.batches()], np.float32).reshape(
-        -1, len(names), 2
-    )
+    reduced = [session.run(None, dict(batch)) for batch in calibration.batches()]
+    found = np.array(reduced, np.float32).reshape(-1, len(names), len(REDUCTIONS))
     low, high = found[:, :, 0].min(axis=0), found[:, :, 1].max(axis=0)
     ends = {name: (low[at : at + 1], high[at : at + 1]) for at, name in enumerate(names)}
     cache = scratch.path / "ranges.json"
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, ends), cache)
     return cache.read_bytes()
+
+
+def _reduce(graph: onnx.GraphProto, names: Sequence[str]) -> None:
+    """Make the ends of each value the graph's outputs, each computed right after the value, which need not stay."""
+    watching = {
+        name: [helper.make_node(one, [name], [f"{name}_{one}"], keepdims=0) for one in REDUCTIONS] for name in names
+    }
+    nodes = [node for value in graph.input for node in watching.get(value.name, ())]
+    for node in graph.node:
+        nodes += [node, *(one for name in node.output for one in watching.get(name, ()))]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.output.extend(
+        helper.make_tensor_value_info(f"{name}_{one}", TensorProto.FLOAT, []) for name in names for one in REDUCTIONS
+    )
 
 
 def _activations(model: onnx.ModelProto, layers: Collection[Layer]) -> list[str]:
