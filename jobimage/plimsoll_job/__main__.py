@@ -18,7 +18,7 @@ from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.ending import run_to_end
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.load.store import Store
-from plimsoll_job.memory import peak_memory_bytes
+from plimsoll_job.memory import peak_memory_bytes, set_imports_aside
 from plimsoll_job.progress import Reporter
 
 
@@ -34,6 +34,7 @@ def compress_verb(arguments: argparse.Namespace) -> Summary:
     from plimsoll_job.ranks import Ranks, meeting  # noqa: PLC0415
     from plimsoll_job.work import Work  # noqa: PLC0415
 
+    set_imports_aside()
     store = store_of(arguments)
     work = Work(work_directory(plan, store))
     ranks = Ranks.of_environment()

@@ -30,6 +30,12 @@ def count_beside(peak_bytes: int) -> None:
     _beside = max(_beside, _status("VmRSS") + peak_bytes)
 
 
+def set_imports_aside() -> None:
+    """Leave what is there now out of later searches for circles: torch's modules alone take a quarter of a second."""
+    gc.collect()
+    gc.freeze()
+
+
 def give_back() -> None:
     """Let go of what only circles of objects hold, and give freed memory back to the kernel.
 

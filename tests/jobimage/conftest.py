@@ -11,11 +11,13 @@ import torch
 from tests.jobimage.claims import Claims, prepare_wine
 
 from plimsoll_job.load.store import Store
+from plimsoll_job.memory import set_imports_aside
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
+def _as_in_a_pod() -> None:
     torch.set_num_threads(1)
+    set_imports_aside()
 
 
 @pytest.fixture(scope="session")
