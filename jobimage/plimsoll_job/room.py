@@ -44,15 +44,13 @@ def check_room(plan: Plan, weights_bytes: int, directory: Path) -> None:
     needed, passing = bytes_needed(plan, weights_bytes), temporary_bytes_needed(plan, weights_bytes)
     if place.stat().st_dev == temporary.stat().st_dev:
         needed += passing
-    free = shutil.disk_usage(place).free
-    if free < needed:
+    if (free := shutil.disk_usage(place).free) < needed:
         raise UserError(
             f"spec.output.uri: {plan.output.uri} has {free} bytes free, the job needs up to {needed} bytes for "
             "artifacts and finished work; make room or name a larger store",
             reason="StoreFull",
         )
-    free = shutil.disk_usage(temporary).free
-    if free < passing:
+    if (free := shutil.disk_usage(temporary).free) < passing:
         raise UserError(
             f"spec.runtime: {temporary} has {free} bytes free, the job needs up to {passing} bytes there for a model's "
             "files; have it run on a node with a larger disk, by resources.requests.ephemeral-storage or nodeSelector",
