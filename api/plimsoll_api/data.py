@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
 
-from plimsoll_api.model import Decimal, Model
-from plimsoll_api.rules import Rule, Within
+from plimsoll_api.images import Images
+from plimsoll_api.model import Model
+from plimsoll_api.rules import Rule
 from plimsoll_api.values import ColumnName, Uri, list_of
 
 #: The endings of data sets that are one file; every other one is a directory.
@@ -19,83 +20,13 @@ DEFAULT_TOKENS = 128
 _A_FILE = rf"[.]({'|'.join(FILE_ENDINGS)})$"
 
 
-class ImageMode(StrEnum):
-    """The channels that an image is turned into."""
-
-    RGB = "RGB"
-    GRAYSCALE = "Grayscale"
-
-
-class Interpolation(StrEnum):
-    """How pixels are found when an image is resized; both smooth before they shrink."""
-
-    BILINEAR = "Bilinear"
-    BICUBIC = "Bicubic"
-
-
-class Images(Model):
-    """How images become numbers: resized, cut, divided by 255, less the mean, by the standard deviation."""
-
-    rules = (
-        Rule(
-            cel="self.crop <= self.resize",
-            holds=lambda images: images.crop <= images.resize,
-            message="must not be larger than resize",
-            field="crop",
-        ),
-        *(
-            Rule(
-                cel=f"!has(self.{name}) || self.{name}.size() == (self.mode == 'RGB' ? 3 : 1)",
-                holds=lambda images, name=name: (  # type: ignore[misc]
-                    getattr(images, name) is None or len(getattr(images, name)) == images.channels
-                ),
-                message="must hold one number a channel: three with mode RGB, one with Grayscale",
-                field=name,
-            )
-            for name in ("mean", "std")
-        ),
-    )
-
-    mode: ImageMode = Field(default=ImageMode.RGB, description="Channels: RGB (three) or Grayscale (one).")
-    resize: int = Field(
-        default=256, ge=1, le=4096, description="The image is scaled until its shorter side has this many pixels."
-    )
-    crop: int = Field(
-        default=224, ge=1, le=4096, description="Then a square of this many pixels a side is cut from the middle."
-    )
-    interpolation: Interpolation = Field(
-        default=Interpolation.BILINEAR, description="Bilinear (as torchvision) or Bicubic (as most of timm)."
-    )
-    mean: list[Annotated[Decimal, Within("at most 1", at_most=1)]] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=3,
-        description="Subtracted from each channel, whose pixels are from 0 to 1. When unset, ImageNet's for RGB "
-        "(0.485, 0.456, 0.406) and 0 for Grayscale.",
-        json_schema_extra=list_of("atomic"),
-    )
-    std: list[Annotated[Decimal, Within("above 0", above=0)]] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=3,
-        description="What each channel is divided by after. When unset, ImageNet's for RGB (0.229, 0.224, 0.225) and 1 "
-        "for Grayscale.",
-        json_schema_extra=list_of("atomic"),
-    )
-
-    @property
-    def channels(self) -> int:
-        """The number of channels."""
-        return 3 if self.mode == ImageMode.RGB else 1
-
-
 class DataSource(Model):
     """One data set: a .npz, .parquet, .csv or .jsonl file, a folder of images, or a Hugging Face data set."""
 
     rules = (
         Rule(
             cel=f"!has(self.images) || !self.uri.matches('{_A_FILE}')",
-            holds=lambda source: source.images is None or re.search(_A_FILE, source.uri) is None,
+            holds=lambda source: source.images is None or not source.is_file,
             message="goes with a folder only: the arrays of a file are taken as they are",
             field="images",
             reason="FieldValueForbidden",
@@ -163,6 +94,11 @@ class DataSource(Model):
         """The tokens of a sample of text."""
         return self.max_length or DEFAULT_TOKENS
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one file, and no directory."""
+        return re.search(_A_FILE, self.uri) is not None
+
 
 class CalibrationData(DataSource):
     """Data for statistics of activations: pruning criteria and quantization ranges."""
@@ -194,30 +130,49 @@ class EvaluationData(DataSource):
     )
 
 
-def _same_text(name: str) -> Rule:
-    """Return the rule that a data set gives text, as many and as much of it, exactly where the evaluation data does.
+def same_text(one: DataSource, other: DataSource) -> bool:
+    """Return whether both give text, of as many columns and as much of it, or neither does.
 
     Pairs of texts have an input of their own, which the exported model lacks when it was made for single ones.
     """
+    if one.text is None or other.text is None:
+        return one.text is None and other.text is None
+    return len(one.text) == len(other.text) and one.tokens == other.tokens
 
-    def holds(data: Data) -> bool:
-        one: DataSource | None = getattr(data, name)
-        texts = data.evaluation.text
-        if one is None or (one.text is None and texts is None):
-            return True
-        if one.text is None or texts is None:
-            return False
-        return len(one.text) == len(texts) and one.tokens == data.evaluation.tokens
 
-    tokens = f"(has(self.{{0}}.maxLength) ? self.{{0}}.maxLength : {DEFAULT_TOKENS})"
+def same_columns(one: DataSource, other: DataSource) -> bool:
+    """Return whether both stack the same columns in the same order; of a single array the columns have no names."""
+    return 1 in (len(one.inputs), len(other.inputs)) or one.inputs == other.inputs
+
+
+def _like_the_evaluation(name: str, alike: Callable[[DataSource, DataSource], bool], cel: str, message: str) -> Rule:
+    """Return the rule that this data set, where it is given, is like the evaluation data."""
     return Rule(
-        cel=f"!has(self.{name}) || (has(self.{name}.text) == has(self.evaluation.text) && "
-        f"(!has(self.evaluation.text) || (self.{name}.text.size() == self.evaluation.text.size() && "
-        f"{tokens.format(name)} == {tokens.format('evaluation')})))",
-        holds=holds,
-        message="must give text where the evaluation data does, of as many columns and of the same maxLength: a model "
-        "takes one kind of input",
+        cel=f"!has(self.{name}) || {cel.replace('DATA', f'self.{name}')}",
+        holds=lambda data: getattr(data, name) is None or alike(getattr(data, name), data.evaluation),
+        message=f"must {message}: a model takes one kind of input",
         field=name,
+    )
+
+
+def _same_text(name: str) -> Rule:
+    tokens = f"(has({{0}}.maxLength) ? {{0}}.maxLength : {DEFAULT_TOKENS})"
+    return _like_the_evaluation(
+        name,
+        same_text,
+        "(has(DATA.text) == has(self.evaluation.text) && (!has(self.evaluation.text) || "
+        "(DATA.text.size() == self.evaluation.text.size() && "
+        f"{tokens.format('DATA')} == {tokens.format('self.evaluation')})))",
+        "give text where the evaluation data does, of as many columns and of the same maxLength",
+    )
+
+
+def _same_columns(name: str) -> Rule:
+    return _like_the_evaluation(
+        name,
+        same_columns,
+        "DATA.inputs.size() == 1 || self.evaluation.inputs.size() == 1 || DATA.inputs == self.evaluation.inputs",
+        "name the inputs of the evaluation data in the same order, where both name several",
     )
 
 
@@ -237,8 +192,7 @@ class Data(Model):
             message="must not be the calibration data: evaluation data is held out, or the verdict is worth nothing",
             field="evaluation.uri",
         ),
-        _same_text("train"),
-        _same_text("calibration"),
+        *(same(name) for same in (_same_text, _same_columns) for name in ("train", "calibration")),
     )
 
     train: DataSource | None = Field(default=None, description="Training data. Required by steps that train.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from plimsoll_api.data import CalibrationData, Data, DataSource, EvaluationData, ImageMode, Images, Interpolation, Slice
+from plimsoll_api.data import CalibrationData, Data, DataSource, EvaluationData, Slice
 from plimsoll_api.gates import EvaluationSettings, Gate, LatencyMeasurement, Metric, no_limit_twice
+from plimsoll_api.images import ImageMode, Images, Interpolation
 from plimsoll_api.model import Model
 from plimsoll_api.order import ORDER_RULES
 from plimsoll_api.requirements import REQUIREMENTS

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_wine
 from torchvision import transforms
 
-from plimsoll_api.data import DataSource, Images
+from plimsoll_api.data import DataSource
+from plimsoll_api.images import Images
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples, read_samples
 from plimsoll_job.load.images import decode_image

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from tests.integration.stories import digest
 from tests.operator.worlds import IMAGE, NOW, RELEASE_UID, orders, revision
 
+from plimsoll_api.data import EvaluationData
 from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus
 from plimsoll_api.status import ReportRef
 from plimsoll_operator.actions import Refusal
@@ -59,3 +61,85 @@ def test_one_that_is_refused_is_over_in_the_api_servers_words_and_holds_up_nothi
     assert told.current_revision == 3
     assert told.rejected == []
     assert orders(decision)[0] == "announce ReevaluationError"
+
+
+def reevaluated(own: dict[str, Any], given: dict[str, Any]) -> tuple[ModelReleaseStatus, list[str]]:
+    """Return the status and the orders where a release whose revision was made for `own` is measured on `given`."""
+    made = revision(2, "a")
+    data = EvaluationData.model_validate(own)
+    made = replace(made, spec=made.spec.model_copy(update={"evaluation_data": data}))
+    spec = ModelReleaseSpec.model_validate({"reevaluation": {"id": "autumn", "data": given}})
+    seen = ReleaseSnapshot(
+        namespace="ns",
+        name="digits",
+        uid=RELEASE_UID,
+        generation=1,
+        deleting=False,
+        reevaluate=None,
+        status=ModelReleaseStatus(current_revision=2),
+        revisions=(revision(1, "baseline"), made),
+    )
+    begun = ModelReleaseStatus.model_validate(decide(spec, seen, IMAGE, NOW).status)
+    later = replace(seen, status=begun, evaluate=Stage(StageState.ABSENT, "digits-reevaluate"))
+    decision = decide(spec, later, IMAGE, NOW)
+    return ModelReleaseStatus.model_validate(decision.status), orders(decision)
+
+
+SINGLE = {"uri": "pvc://data/a.csv", "text": ["review"]}
+PAIRS = {"uri": "pvc://data/b.csv", "text": ["premise", "hypothesis"]}
+TABLE = {"uri": "pvc://data/a.csv", "inputs": ["width", "height"]}
+FOLDER = {"uri": "pvc://data/photos", "images": {"mode": "Grayscale", "resize": 32, "crop": 32}}
+CLASSES = {"uri": "pvc://data/a.csv", "classes": ["gloomy", "glad"]}
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "says"),
+    [
+        (
+            SINGLE,
+            PAIRS,
+            "spec.reevaluation.data.text: the data gives pairs of texts (text: two columns, maxLength: 128), "
+            "revision 2 takes single texts (text: one column, maxLength: 128)",
+        ),
+        (PAIRS, SINGLE, "revision 2 takes pairs of texts"),
+        (SINGLE, {"uri": "pvc://data/b.csv"}, "gives numbers (inputs, no text), revision 2 takes single texts"),
+        ({"uri": "pvc://data/b.npz"}, SINGLE, "revision 2 takes numbers (inputs, no text)"),
+        (SINGLE | {"maxLength": 64}, SINGLE, "takes single texts (text: one column, maxLength: 64)"),
+        (
+            TABLE,
+            TABLE | {"inputs": ["height", "width"]},
+            "spec.reevaluation.data.inputs: [height, width] are given, revision 2 takes [width, height] in this order",
+        ),
+        (CLASSES, CLASSES | {"classes": ["glad", "gloomy"]}, "spec.reevaluation.data.classes: revision 2 takes those"),
+        (FOLDER, {"uri": "pvc://data/new"}, "data.images: revision 2 takes images as its job read them"),
+    ],
+)
+def test_data_of_another_kind_than_the_jobs_is_refused_before_any_pod(
+    own: dict[str, Any], given: dict[str, Any], says: str
+) -> None:
+    status, ordered = reevaluated(own, given)
+    told = status.reevaluation
+    assert told is not None
+    assert says in told.message
+    assert (told.reason, told.verdict) == ("ReevaluationError", None)
+    assert told.completion_time is not None
+    assert told.request_digest in status.reevaluated
+    assert (status.current_revision, status.rejected) == (2, [])
+    assert not [order for order in ordered if order.startswith("create digits-re")]
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        (SINGLE, {"uri": "pvc://data/b.parquet", "text": ["sentence"], "maxLength": 128}),
+        (TABLE, {"uri": "pvc://data/b.npz"}),
+        (FOLDER, FOLDER | {"uri": "pvc://data/new"}),
+        (FOLDER, {"uri": "pvc://data/new.npz"}),
+        (CLASSES, {"uri": "pvc://data/new.csv"}),
+    ],
+)
+def test_data_of_the_jobs_kind_is_measured(own: dict[str, Any], given: dict[str, Any]) -> None:
+    status, ordered = reevaluated(own, given)
+    assert status.reevaluation is not None
+    assert status.reevaluation.completion_time is None
+    assert ordered[0].startswith("create digits-")

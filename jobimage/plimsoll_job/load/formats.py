@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_api.data import FILE_ENDINGS, DataSource, Images
+from plimsoll_api.data import FILE_ENDINGS, DataSource
+from plimsoll_api.images import Images
 from plimsoll_api.model import digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_api.data import DataSource, Images
+from plimsoll_api.data import DataSource
+from plimsoll_api.images import Images
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns

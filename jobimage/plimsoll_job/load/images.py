@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_api.data import ImageMode, Images, Interpolation
+from plimsoll_api.images import ImageMode, Images, Interpolation
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns

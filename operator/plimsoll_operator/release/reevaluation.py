@@ -19,7 +19,7 @@ from plimsoll_operator.release.outcome import MAX_MESSAGE, Course, Outcome
 from plimsoll_operator.release.regression import judge
 from plimsoll_operator.release.revisions import Revision, last_good
 from plimsoll_operator.release.snapshot import ReleaseSnapshot
-from plimsoll_operator.release.wishes import Wish, standing_wishes
+from plimsoll_operator.release.wishes import Wish, standing_wishes, unfit
 from plimsoll_operator.stage import Stage, StageState
 
 LOOK_SECONDS = 15.0
@@ -65,6 +65,8 @@ def _begin(idle: Outcome, due: Wish, current: Revision, now: datetime) -> Outcom
 
 
 def _start(course: Course, wish: Wish, measured: Revision, default_image: str) -> Outcome:
+    if problem := unfit(wish, measured):
+        return course.error(problem)
     snapshot = course.snapshot
     manifest = build.reevaluation_job(
         owner=snapshot.owner,
