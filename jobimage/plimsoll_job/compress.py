@@ -145,11 +145,12 @@ def take_step(
     technique = technique_of(step)
     settings = getattr(step, technique)
     bench = bench_of(plan, index, loaded, checkpoints, reporter)
+    bench = replace(bench, announce=partial(bench.ranks.announce, index))
     reporter.report(technique, 0)
     fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)
-    # What a prune step trains between its iterations, the first process trains alone.
+    # A prune step announces each training between its iterations itself.
     if step.trains and step.prune is None:
-        bench.ranks.announce(index)
+        bench.announce()
     give_back()
     applied = TECHNIQUES[technique](settings, candidate, bench)
     give_back()

@@ -11,7 +11,7 @@ from plimsoll_job.load.store import Store
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.progress import Reporter
 from plimsoll_job.ranks import Ranks
-from plimsoll_job.techniques.table import TECHNIQUES, technique_of
+from plimsoll_job.techniques.table import BESIDE, technique_of
 from plimsoll_job.work import Work
 
 
@@ -28,6 +28,6 @@ def follow(plan: Plan, store: Store, ranks: Ranks) -> Summary:
             raise TransientError(f"step {index} cannot be gone on with from the store", reason="StoreUnreadable")
         technique = technique_of(plan.steps[index])
         bench = bench_of(plan, index, loaded, work.checkpoints(index), silent)
-        TECHNIQUES[technique](getattr(plan.steps[index], technique), candidate, bench)
+        BESIDE[technique](getattr(plan.steps[index], technique), candidate, bench)
         work.keep_peak_memory(peak_memory_bytes(), ranks.rank)
     return Summary(outcome=Outcome.DONE, reason="Followed", message=f"trained beside the first of {ranks.world}")

@@ -1,6 +1,7 @@
 """The processes that train together under torchrun; one alone without it.
 
-The first does all of the work; the others wait until it tells them the number of a step, and train that beside it.
+The first does all of the work; the others wait until it tells them the number of a step, and train beside it what that
+step trains: the whole of it, or the recovery after an iteration of pruning.
 """
 
 from __future__ import annotations

@@ -93,6 +93,43 @@ def test_two_processes_train_the_weights_of_one(claims: Claims, wine_source: Pat
     assert details[0]["heldOut"]["curve"] == pytest.approx(wanted[0]["heldOut"]["curve"], rel=1e-3)
 
 
+RECOVERED: dict[str, Any] = {
+    "iterations": 3, "recovery": {"epochs": 2, "batchSize": 16, "learningRate": "0.01"},
+}  # fmt: skip
+SPARSE: dict[str, Any] = {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "60%"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prune", [{"criterion": "Magnitude", "amount": "40%"}, SPARSE], ids=["channels", "zeros"])
+def test_two_processes_recover_between_iterations_as_one_does(
+    claims: Claims, wine_source: Path, tmp_path: Path, prune: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    save_file(plain_mlp().state_dict(), claims.weights)
+    other = Claims.copy_of(wine_source, tmp_path / "two")
+    other.weights.write_bytes(claims.weights.read_bytes())
+    plan = claims.plan(
+        [{"prune": prune | RECOVERED}, DISTILL],
+        model={"uri": "pvc://models/wine", "architecture": {"factory": "tests.jobimage.modules:plain_mlp"}},
+        calibration=None,
+    )
+    alone = run(claims, "compress", plan)
+    assert alone.code == 0, alone.log
+    summary, _ = run_two(other, plan, tmp_path)
+    one, two = weights_of(claims, alone.summary.candidate), weights_of(other, summary.candidate)
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor == 0, two[name] == 0), name
+        assert torch.allclose(tensor, two[name], atol=5e-4), name
+    wanted, told = (
+        published(at, ref)["lineage"]["steps"][0]["details"]["iterations"]
+        for at, ref in ((claims, alone.summary.candidate), (other, summary.candidate))
+    )
+    assert [[turn["recovery"]["processes"] for turn in turns[:2]] for turns in (wanted, told)] == [[1, 1], [2, 2]]
+    for first, second in zip(wanted[:2], told[:2], strict=True):
+        assert first["recovery"]["loss"] == pytest.approx(second["recovery"]["loss"], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_two_processes_train_a_quantized_model(claims: Claims, tmp_path: Path) -> None:
     summary, _ = run_two(claims, claims.plan([QUANTIZE]), tmp_path)

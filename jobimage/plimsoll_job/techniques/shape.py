@@ -108,6 +108,8 @@ class Bench:
     #: Where a training keeps how far it is; nowhere when None.
     checkpoints: Checkpoints | None = None
     ranks: Ranks = field(default_factory=Ranks.of_environment)
+    #: Has the other processes train beside this one, the first, what the step trains now.
+    announce: Callable[[], None] = lambda: None
     #: Reads the teacher that the step names; the model as given is the teacher when None.
     load_teacher: Callable[[], SourceModel] | None = None
 

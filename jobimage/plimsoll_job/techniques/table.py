@@ -7,6 +7,7 @@ from typing import Any
 
 from plimsoll_api.spec import Step
 from plimsoll_job.techniques import distill, factorize, prune, quantize
+from plimsoll_job.techniques.prune.iterations import recover_beside
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 Technique = Callable[[Any, Candidate, Bench], Applied]
@@ -17,6 +18,9 @@ TECHNIQUES: dict[str, Technique] = {
     "distill": distill.apply,
     "quantize": quantize.apply,
 }
+
+#: What the other processes under torchrun do of a step that they are told of: of a prune step, what it trains.
+BESIDE: dict[str, Technique] = {**TECHNIQUES, "prune": recover_beside}
 
 
 def technique_of(step: Step) -> str:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from plimsoll_api.spec import Distill, Prune, Recovery
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
-from plimsoll_job.ranks import Ranks
+from plimsoll_job.errors import TransientError
 from plimsoll_job.techniques import distill
 from plimsoll_job.techniques.prune.coupling import cut
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
@@ -23,7 +23,7 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 #: Share of an iteration's progress that is its ranking and cutting, the rest its recovery.
 CUTTING_SHARE = 0.2
 #: What of a recovery's record is told of each iteration.
-TOLD = ("device", "precision", "samples", "epochs", "loss")
+TOLD = ("device", "processes", "precision", "samples", "epochs", "loss")
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def take_turns(
     """Return the course of all iterations; one that was stopped goes on from the last iteration, or epoch, it kept."""
     # A pattern has no amount, and takes all that it takes at once.
     amount, iterations = settings.amount.value if settings.amount else 0.0, settings.iterations
-    kept = bench.checkpoints and Checkpoints(bench.checkpoints.directory / "iterations")
-    course = _resume(candidate, bench, kept) if kept else Course(candidate)
+    kept = bench.checkpoints and _iterations_of(bench.checkpoints)
+    course = (_resume(candidate, bench, kept) if kept else None) or Course(candidate)
     for number in range(len(course.records) + 1, iterations + 1):
         within = replace(bench, reporter=bench.reporter.part((number - 1) / iterations, number / iterations))
         recovers = settings.recovery is not None and number < iterations
@@ -98,6 +98,10 @@ def take_turns(
         record = {"amount": round(goal.planned, 6), "share": round(turn.taken, 6), **turn.details}
         after, notes = turn.candidate, turn.notes
         if recovers and after is not course.candidate:
+            if kept and bench.ranks.world > 1:
+                so_far = Course(after, turn.taken, (*course.records, record))
+                _cut_of(kept).save(_checkpoint(so_far, skip=len(candidate.changes)))
+                bench.announce()
             recovered = _recover(cast(Recovery, settings.recovery), after, within, number)
             after, notes = recovered.candidate, (*notes, *recovered.notes)
             record["recovery"] = {name: recovered.details[name] for name in TOLD}
@@ -110,6 +114,25 @@ def take_turns(
     return course
 
 
+def recover_beside(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
+    """Train, beside the first process under torchrun, what it has cut of the step's candidate and left in the store."""
+    assert bench.checkpoints is not None  # noqa: S101 — where processes train together, they share a store
+    course = _resume(candidate, bench, _cut_of(_iterations_of(bench.checkpoints)))
+    if course is None:
+        raise TransientError(f"{bench.spec_field}: the cut cannot be read from the store", reason="StoreUnreadable")
+    return _recover(cast(Recovery, settings.recovery), course.candidate, bench, len(course.records))
+
+
+def _iterations_of(step: Checkpoints) -> Checkpoints:
+    """Return where the step keeps its finished iterations."""
+    return Checkpoints(step.directory / "iterations")
+
+
+def _cut_of(iterations: Checkpoints) -> Checkpoints:
+    """Return where an iteration leaves what it has cut for the other processes, before all of them train it."""
+    return Checkpoints(iterations.directory.parent / "cut")
+
+
 def _of_recovery(directory: Path, number: int) -> Path:
     """Return where the recovery of this iteration keeps how far it is."""
     return directory / f"recovery-{number:02d}"
@@ -120,16 +143,14 @@ def _recover(settings: Recovery, candidate: Candidate, bench: Bench, number: int
     checkpoints = bench.checkpoints and replace(
         bench.checkpoints, directory=_of_recovery(bench.checkpoints.directory, number)
     )
-    # The other processes under torchrun know of distill steps only.
-    alone = replace(
+    recovery = replace(
         bench,
         seed=bench.seed * 100 + number,
         spec_field=f"{bench.spec_field}.recovery",
         reporter=bench.reporter.part(CUTTING_SHARE, 1),
         checkpoints=checkpoints,
-        ranks=Ranks(),
     )
-    return distill.apply(Distill.model_validate(dict(settings)), candidate, alone)
+    return distill.apply(Distill.model_validate(dict(settings)), candidate, recovery)
 
 
 def _checkpoint(course: Course, skip: int) -> Checkpoint:
@@ -144,11 +165,11 @@ def _checkpoint(course: Course, skip: int) -> Checkpoint:
     return Checkpoint(len(course.records), course.candidate.module.state_dict(), facts)
 
 
-def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course:
-    """Return the course up to the newest iteration that was kept; at its beginning where there is none."""
+def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course | None:
+    """Return the course up to the newest iteration that was kept, None where there is none."""
     newest = kept.newest()
     if newest is None:
-        return Course(candidate)
+        return None
     cuts = _cuts(newest.facts["cuts"])
     module = cut(candidate.module, bench.signature, cuts) if cuts else copy.deepcopy(candidate.module)
     module.load_state_dict(newest.tensors)
