@@ -13,6 +13,10 @@ MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
 #: Beside a model of text: how its texts become tokens.
 TOKENIZER_FILE = "tokenizer.json"
+#: Beside a model of sentence-transformers: at how many tokens it cuts texts, and whether it takes them in lower case.
+SENTENCE_FILE = "sentence_bert_config.json"
+#: All that says how texts become tokens.
+TEXT_FILES = (TOKENIZER_FILE, SENTENCE_FILE)
 #: What was done to the structure of the model as given, in order, whole: enough to do it again.
 CHANGES_FILE = "changes.json"
 

@@ -218,4 +218,4 @@ def test_a_text_without_a_token_is_refused(reviews: list[dict[str, Any]]) -> Non
 def test_entries_that_are_no_text_are_refused(source: Path) -> None:
     given = DataSource.model_validate(data("train", text=["review", "long"]))
     with pytest.raises(UserError, match=r"f.text: 'long' holds .* in sample 0, expected text"):
-        read_samples(given, Store(claims=source), "f", None, tokenizer=b"{}")
+        read_samples(given, Store(claims=source), "f", None, files={"tokenizer.json": b"{}"})

@@ -81,8 +81,8 @@ def source(name: str, **changes: Any) -> dict[str, Any]:
 
 def read(claims: Path, name: str, **changes: Any) -> Samples:
     given = DataSource.model_validate(source(name, **changes))
-    tokenizer = (claims / "models" / "tagger" / "tokenizer.json").read_bytes()
-    return read_samples(given, Store(claims=claims), "f", tag_numbers, tokenizer=tokenizer)
+    files = {"tokenizer.json": (claims / "models" / "tagger" / "tokenizer.json").read_bytes()}
+    return read_samples(given, Store(claims=claims), "f", tag_numbers, files=files)
 
 
 def test_only_the_first_token_of_a_word_has_its_tag(claims: Path) -> None:

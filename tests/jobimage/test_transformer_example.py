@@ -26,9 +26,7 @@ def test_the_job_reads_what_the_example_writes(tmp_path: Path, monkeypatch: pyte
     model = load_model(spec.model, store, spec.task)
     assert model.architecture == "huggingface BertForSequenceClassification"
     columns = [part.column for part in spec.data.evaluation.slices]
-    samples = read_samples(
-        spec.data.evaluation, store, "f", class_numbers, columns=columns, tokenizer=model.files["tokenizer.json"]
-    )
+    samples = read_samples(spec.data.evaluation, store, "f", class_numbers, columns=columns, files=model.files)
     assert len(samples) == transformer.TEST_SAMPLES
     assert samples.labels is not None
     assert 0.45 < samples.labels.mean() < 0.55

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from plimsoll_api.artifact import TOKENIZER_FILE
+from plimsoll_api.artifact import TEXT_FILES
 from plimsoll_api.plan import EvaluationRequest
 from plimsoll_api.report import QualityFigures
 from plimsoll_job.evaluate.runtime import Server
@@ -40,18 +40,17 @@ def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: C
     Samples are those of the other model, unless the two cut texts in different ways, or have other inputs.
     """
     server = Server(artifact, threads=request.settings.latency.threads, spec_field="spec.output.uri")
-    tokenizer = artifact.files.get(TOKENIZER_FILE)
     names = list(server.shapes)
     if (
         other is not None
-        and other.artifact.files.get(TOKENIZER_FILE) == tokenizer
+        and all(other.artifact.files.get(name) == artifact.files.get(name) for name in TEXT_FILES)
         and list(other.server.shapes) == names
     ):
         samples = other.samples
     else:
         columns = [part.column for part in request.data.slices]
         read_labels = READ_LABELS[request.task]
-        samples = read_samples(request.data, store, DATA_FIELD, read_labels, columns=columns, tokenizer=tokenizer)
+        samples = read_samples(request.data, store, DATA_FIELD, read_labels, columns=columns, files=artifact.files)
         samples = taken_by(samples, names)
     yardstick = YARDSTICKS[request.task]
     check_inputs(samples, server.shapes, f"{DATA_FIELD}.{'text' if request.data.text else 'inputs'}")

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.spec import DataSource
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns
 from plimsoll_job.load.formats import read_columns
 from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
 from plimsoll_job.load.labels import ReadLabels, tag_numbers, tags_of_tokens
+from plimsoll_job.load.sentences import Sentences
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.text import Words, texts_of, tokenize, tokenize_words, words_of
 
@@ -68,18 +70,19 @@ def read_samples(
     read_labels: ReadLabels | None,
     *,
     columns: Sequence[str] = (),
-    tokenizer: bytes | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Samples:
     """Read the data set; UserError that names the field when it cannot be used as the field says.
 
-    Labels are read where it is said how. Text is cut into tokens by the tokenizer.json of the model that takes it.
+    Labels are read where it is said how. Text is cut into tokens as the files say that lie beside the model that
+    takes it.
     """
     uses = _uses(source, read_labels is not None, columns)
     read = read_columns(source, store, spec_field, [name for name, _ in uses])
     for name, used_as in uses:
         if name not in read.arrays:
             raise UserError(f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}")
-    inputs, words = _inputs_of(read, source, spec_field, tokenizer)
+    inputs, words = _inputs_of(read, source, spec_field, files or {})
     count = len(next(iter(inputs.values())))
     for name, used_as in uses:
         if len(read.arrays[name]) != count:
@@ -144,17 +147,20 @@ def _uses(source: DataSource, labels: bool, columns: Sequence[str]) -> list[tupl
 
 
 def _inputs_of(
-    read: Columns, source: DataSource, spec_field: str, tokenizer: bytes | None
+    read: Columns, source: DataSource, spec_field: str, files: Mapping[str, bytes]
 ) -> tuple[Arrays, Words | None]:
     if source.text is None:
         arrays = [read.arrays[name] for name in source.inputs]
         return {SINGLE_INPUT: _stack_inputs(arrays, source.inputs, f"{spec_field}.inputs")}, None
-    if tokenizer is None:
+    if TOKENIZER_FILE not in files:
         raise UserError(f"{spec_field}.text: the model has no tokenizer.json beside its weights")
+    tokenizer, sentences = files[TOKENIZER_FILE], Sentences.of(files)
+    length = sentences.length(source.tokens)
     columns, field_ = [read.arrays[name] for name in source.text], f"{spec_field}.text"
     if len(columns) == 1 and isinstance(next(iter(columns[0].tolist()), None), list):
-        return tokenize_words(words_of(columns[0], source.text[0], field_), tokenizer, source.tokens, field_)
-    return tokenize(texts_of(columns, source.text, field_), tokenizer, source.tokens, field_), None
+        words = sentences.prepared(words_of(columns[0], source.text[0], field_))
+        return tokenize_words(words, tokenizer, length, field_)
+    return tokenize(sentences.prepared(texts_of(columns, source.text, field_)), tokenizer, length, field_), None
 
 
 def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_field: str) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from plimsoll_api.artifact import TOKENIZER_FILE
+from plimsoll_api.artifact import SENTENCE_FILE, TEXT_FILES
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.store import Store
@@ -21,7 +21,11 @@ INDEX_FILE = "model.safetensors.index.json"
 MODULES_FILE = "modules.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 #: Read where they are there.
-OPTIONAL_FILES = (TOKENIZER_FILE, "tokenizer_config.json", "special_tokens_map.json", PREPROCESSOR_FILE, MODULES_FILE)
+OPTIONAL_FILES = (*TEXT_FILES, "tokenizer_config.json", "special_tokens_map.json", PREPROCESSOR_FILE, MODULES_FILE)
+#: What early releases of sentence-transformers called SENTENCE_FILE.
+OLD_SENTENCE_FILES = tuple(
+    f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -53,6 +57,8 @@ def read_directory(uri: str, store: Store, *, allow_code: bool = False) -> Direc
         return store.read(f"{uri}/{name}", WEIGHTS_FIELD)
 
     files = {name: read(name) for name in (CONFIG_FILE, *OPTIONAL_FILES) if name in present}
+    if SENTENCE_FILE not in present and (old := next((name for name in OLD_SENTENCE_FILES if name in present), None)):
+        files[SENTENCE_FILE] = read(old)
     for folder in _module_folders(files):
         if (path / folder / CONFIG_FILE).is_file():
             files[f"{folder}/{CONFIG_FILE}"] = read(f"{folder}/{CONFIG_FILE}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from plimsoll_api.artifact import TOKENIZER_FILE
+from plimsoll_api.artifact import TEXT_FILES, TOKENIZER_FILE
 from plimsoll_api.model import digest_of
-from plimsoll_api.spec import Architecture, ModelSource
+from plimsoll_api.spec import Architecture, ModelSource, Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.factory import build_factory
 from plimsoll_job.load.architectures.graph import GraphModule
@@ -19,10 +19,12 @@ from plimsoll_job.load.architectures.onnx import build_graph
 from plimsoll_job.load.directory import PREPROCESSOR_FILE, read_directory
 from plimsoll_job.load.onnx_file import read_onnx
 from plimsoll_job.load.store import Store, is_empty_folder
+from plimsoll_job.load.text import read_text_files
 from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, load_strictly, parse_weights
 
-#: What whoever serves a model of a directory needs besides its graph.
+#: What whoever serves a model of a directory needs besides its graph; sentence-transformers has vectors only.
 SERVED_FILES = (TOKENIZER_FILE, PREPROCESSOR_FILE)
+SERVED_WITH_VECTORS = (*TEXT_FILES, PREPROCESSOR_FILE)
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,11 @@ def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code:
         return _load_huggingface(source, store, task, allow_code)
     if source.architecture.onnx is not None:
         return _load_onnx(source, store)
-    uri, files = source.uri, {}
+    uri, files = source.uri, dict[str, bytes]()
     directory = store.locate(uri, WEIGHTS_FIELD)
     if directory.is_dir() and not is_empty_folder(directory):
         uri = f"{uri}/{WEIGHTS_FILE}"
-        if (directory / TOKENIZER_FILE).exists():
-            files[TOKENIZER_FILE] = store.read(f"{source.uri}/{TOKENIZER_FILE}", WEIGHTS_FIELD)
+        files = read_text_files(source.uri, store, WEIGHTS_FIELD)
     content = store.read(uri, WEIGHTS_FIELD)
     digest = digest_of(content)
     check_digest(source, digest, uri)
@@ -92,7 +93,8 @@ def _load_huggingface(source: ModelSource, store: Store, task: str, allow_code: 
     from plimsoll_job.load.architectures import huggingface  # noqa: PLC0415
 
     module = huggingface.build_huggingface(directory, task)
-    files = {name: content for name, content in directory.files.items() if name in SERVED_FILES}
+    served = SERVED_WITH_VECTORS if task == Task.EMBEDDING else SERVED_FILES
+    files = {name: content for name, content in directory.files.items() if name in served}
     return SourceModel(
         module,
         huggingface.describe_huggingface(directory),

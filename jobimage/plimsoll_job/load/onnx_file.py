@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll_api.artifact import MODEL_FILE, TOKENIZER_FILE
+from plimsoll_api.artifact import MODEL_FILE
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.store import Store, is_empty_folder
+from plimsoll_job.load.text import read_text_files
 from plimsoll_job.load.weights import WEIGHTS_FIELD
 
 #: What protobuf can hold, and with it a model.onnx of an artifact.
@@ -36,11 +37,11 @@ def read_onnx(uri: str, store: Store) -> OnnxFile:
 
     The digest is that of the file; with external data that of the canonical JSON of a map from each file to its own.
     """
-    path, files, folder = store.locate(uri, WEIGHTS_FIELD), {}, ""
+    path, folder = store.locate(uri, WEIGHTS_FIELD), ""
+    files: dict[str, bytes] = {}
     if path.is_dir() and not is_empty_folder(path):
         folder, uri = uri, f"{uri}/{MODEL_FILE}"
-        if (path / TOKENIZER_FILE).exists():
-            files[TOKENIZER_FILE] = store.read(f"{folder}/{TOKENIZER_FILE}", WEIGHTS_FIELD)
+        files = read_text_files(folder, store, WEIGHTS_FIELD)
     content = store.read(uri, WEIGHTS_FIELD)
     # What protobuf raises is of its own.
     try:

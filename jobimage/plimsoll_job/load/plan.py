@@ -9,7 +9,6 @@ from typing import Self
 import torch
 from torch import nn
 
-from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.plan import Plan
 from plimsoll_api.sources import OutputFormat
 from plimsoll_job.cores import thread_count
@@ -21,6 +20,7 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.model import SourceModel, load_model
 from plimsoll_job.load.roles import build_student, load_teacher
+from plimsoll_job.load.sentences import Sentences
 from plimsoll_job.load.signature import input_names, signature_of
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
@@ -52,14 +52,15 @@ def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     source = load_model(plan.model, store, plan.task, allow_code=plan.allow_code_execution)
     check_fits(source.module, "spec.model.uri")
     check_formats(plan, source)
+    # A setting that is not known is refused before any work, also where no text is read here.
+    Sentences.of(source.files)
     needs_labels = any(loss.labels for step in plan.steps if step.distill for loss in step.distill.losses)
-    tokenizer = source.files.get(TOKENIZER_FILE)
     train = calibration = None
     if plan.train:
         read_labels = READ_LABELS[plan.task] if needs_labels else None
-        train = read_samples(plan.train, store, "spec.data.train", read_labels, tokenizer=tokenizer)
+        train = read_samples(plan.train, store, "spec.data.train", read_labels, files=source.files)
     if plan.calibration:
-        calibration = read_samples(plan.calibration, store, "spec.data.calibration", None, tokenizer=tokenizer)
+        calibration = read_samples(plan.calibration, store, "spec.data.calibration", None, files=source.files)
         wanted = plan.calibration.samples
         if wanted is not None and wanted > len(calibration):
             raise UserError(

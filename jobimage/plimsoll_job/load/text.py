@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_api.artifact import TOKENIZER_FILE
+from plimsoll_api.artifact import TEXT_FILES, TOKENIZER_FILE
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.store import Store
 
 INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS = "input_ids", "attention_mask", "token_type_ids"
 #: All that a tokenizer gives of texts, in the order in which models take it.
@@ -20,6 +21,12 @@ PADDING_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 
 #: One text a sample, or two that belong together.
 Text = str | tuple[str, str]
+
+
+def read_text_files(uri: str, store: Store, spec_field: str) -> dict[str, bytes]:
+    """Return what lies in the folder, by name, of the files that say how texts become tokens."""
+    folder = store.locate(uri, spec_field)
+    return {name: store.read(f"{uri}/{name}", spec_field) for name in TEXT_FILES if (folder / name).exists()}
 
 
 def texts_of(columns: Sequence[NDArray[Any]], names: Sequence[str], spec_field: str) -> list[Text]:
