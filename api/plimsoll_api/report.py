@@ -37,6 +37,7 @@ class Environment(Model):
     """The machine and the software that measured."""
 
     processor: str
+    gpu: str | None = Field(default=None, description="The GPU that the models answered on; the processor when unset.")
     cores: int
     threads: int
     packages: dict[str, str]

@@ -20,7 +20,8 @@ class Resources(Model):
     limits: dict[str, Quantity] = Field(
         default={},
         max_length=16,
-        description="What may be used, by resource name. nvidia.com/gpu: 1 makes the step run on the GPU.",
+        description="What may be used, by resource name. nvidia.com/gpu: 1 makes the pod compute on a "
+        "GPU; of several, the evaluation uses the first, and training all.",
     )
 
 
@@ -78,6 +79,10 @@ class Runtime(Model):
         max_length=32,
         description="Taints that the pods tolerate.",
         json_schema_extra=list_of("atomic"),
+    )
+    runtime_class_name: DnsName | None = Field(
+        default=None,
+        description="The RuntimeClass of the pods: nvidia, where the node's default runtime does not know its GPUs.",
     )
     priority_class_name: DnsName | None = Field(default=None, description="The pods' priority.")
     service_account_name: DnsName | None = Field(

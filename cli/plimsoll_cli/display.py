@@ -97,6 +97,7 @@ class Display:
         colour = COLOURS[judgement.verdict]
         self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")
         self._console.print(judgement.message, markup=False, soft_wrap=True)
+        self._console.print(f"machine   {report.environment.gpu or report.environment.processor}", markup=False)
         self._console.print(f"memory    {_memory(report)}")
         if report.candidate is not None:
             self._console.print(f"artifact  {report.candidate.artifact.uri}", markup=False, soft_wrap=True)

@@ -17,13 +17,18 @@ from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.ending import run_to_end
 from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.gpu import gpu_names
+from plimsoll_job.launch import run_under_torchrun
 from plimsoll_job.load.store import Store
 from plimsoll_job.memory import peak_memory_bytes, set_imports_aside
 from plimsoll_job.progress import Reporter
 
 
 def compress_verb(arguments: argparse.Namespace) -> Summary:
-    """Read the plan and carry it out."""
+    """Read the plan and carry it out, in one process a GPU."""
+    processes = arguments.processes or max(1, len(gpu_names()))
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        return run_under_torchrun(processes, sys.argv[1:])
     plan = parse(Plan, read_text(arguments.plan), "plan")
     # Read when torch is loaded: threads that wait by spinning take the cores from whoever else works on the node, and
     # from each other: training beside one busy neighbour took ten times as long.
@@ -121,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("compress", parents=[common], help="carry out a plan and publish baseline and candidate")
     verb.add_argument("--plan", type=Path, default=Path(PLAN_FILE))
+    verb.add_argument("--processes", type=int, help="how many train side by side; one a GPU when not given")
     verb.set_defaults(work=compress_verb)
     verb = verbs.add_parser("evaluate", parents=[common], help="measure a candidate against its baseline")
     verb.add_argument("--request", type=Path, help=f"the request's file; ${REQUEST_VARIABLE} when not given")

@@ -59,7 +59,7 @@ class Ranks:
 
     def announce(self, index: int) -> None:
         """Have the others train the step of this number beside this process, the first."""
-        self.tell(torch.tensor(index, device=self.device))
+        self.tell(torch.tensor(index))
 
     def dismiss(self) -> None:
         """Tell the others that there are no more steps to train; the first process does, at the end of its work."""
@@ -67,11 +67,11 @@ class Ranks:
 
     def total(self, number: int) -> int:
         """Return the sum of the whole numbers of all processes, each of which asks."""
-        return int(self.add_up(torch.tensor(number, device=self.device)))
+        return int(self.add_up(torch.tensor(number)))
 
     def announced(self) -> Iterator[int]:
         """Yield the numbers of the steps that the first process announces."""
-        while (index := int(self.tell(torch.tensor(NO_MORE_STEPS, device=self.device)))) != NO_MORE_STEPS:
+        while (index := int(self.tell(torch.tensor(NO_MORE_STEPS)))) != NO_MORE_STEPS:
             yield index
 
     def join(self, learner: nn.Module) -> nn.Module:
@@ -94,7 +94,9 @@ def meeting(ranks: Ranks) -> Iterator[None]:
         return
     if ranks.device.type == "cuda":
         torch.cuda.set_device(ranks.device)
-    distributed.init_process_group("nccl" if ranks.device.type == "cuda" else "gloo", timeout=PATIENCE)
+    # What a process waits for comes over gloo: waiting in NCCL keeps the whole GPU busy.
+    backend = "cpu:gloo,cuda:nccl" if ranks.device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:

@@ -1,10 +1,45 @@
-"""ONNX Runtime sessions with pinned threads."""
+"""ONNX Runtime sessions with pinned threads, on the processor or on the pod's GPU."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import onnxruntime as ort
+
+from plimsoll_job.errors import UserError
+from plimsoll_job.gpu import gpu_names
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def serving_gpu() -> str | None:
+    """Return the name of the GPU that models are served on here, None where they are served on the processor."""
+    return next(iter(gpu_names()), None) if CUDA in ort.get_available_providers() else None
+
+
+def open_served(graph: bytes | Path, threads: int) -> ort.InferenceSession:
+    """Return a session as models are served here: on the pod's GPU if it has one, else on its processor.
+
+    Its settings are ONNX Runtime's defaults, those of servers: on a GPU, products of Float32 matrices are in TF32.
+    UserError when the pod has a GPU that ONNX Runtime cannot use: what the processor does would be taken for its work.
+    """
+    name = serving_gpu()
+    if name is None:
+        return open_session(graph, threads)
+    _load_cuda()
+    options = _options(threads)
+    # It warns of every node that is computed on the processor, the cheaper way for what tells shapes.
+    options.log_severity_level = 3
+    session = _open(graph, options, CUDA)
+    if CUDA not in session.get_providers():
+        raise UserError(
+            f"spec.runtime.resources.limits: ONNX Runtime {ort.__version__} cannot use the GPU, {name}: its log says "
+            "why; it needs a driver for CUDA 13 and the CUDA libraries of the job image. Without a GPU in the limits "
+            "the processor is measured",
+            reason="GpuUnusable",
+        )
+    return session
 
 
 def open_session(graph: bytes | Path, threads: int) -> ort.InferenceSession:
@@ -53,5 +88,11 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _open(graph: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def _open(graph: bytes | Path, options: ort.SessionOptions, *before: str) -> ort.InferenceSession:
+    return ort.InferenceSession(graph, options, providers=[*before, CPU])
+
+
+@cache
+def _load_cuda() -> None:
+    """Load the CUDA libraries that lie among the Python packages, where the linker would not look."""
+    ort.preload_dlls(directory="")

@@ -14,6 +14,7 @@ from plimsoll_operator.cluster.resources import BATCH_JOBS, Json, Resource
 from plimsoll_operator.views import CONTAINER
 
 USER = 65532
+GPU = "nvidia.com/gpu"
 GRACE_SECONDS = 10
 
 
@@ -64,6 +65,10 @@ def batch_job(
     volumes, mounts = volumes_of(read, written)
     volumes.append({"name": "tmp", "emptyDir": {}})
     mounts.append({"name": "tmp", "mountPath": "/tmp"})  # noqa: S108 - a fresh volume of the pod
+    if _gpus(runtime) > 1:
+        # The processes of several GPUs exchange gradients there: the 64 MiB of container runtimes are too few.
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - a fresh volume of the pod
     if plan_config_map:
         items = [{"key": "plan.json", "path": names.PLAN_FILE.rsplit("/", 1)[1]}]
         volumes.append({"name": "plan", "configMap": {"name": plan_config_map, "items": items}})
@@ -129,10 +134,15 @@ def batch_job(
     }
 
 
+def _gpus(runtime: Runtime) -> int:
+    limit = str(runtime.resources.limits.get(GPU, "0"))
+    return int(limit) if limit.isdecimal() else 0
+
+
 def _placement(runtime: Runtime) -> dict[str, Any]:
     wire = runtime.to_wire()
     placement = {key: wire[key] for key in ("nodeSelector", "tolerations") if wire.get(key)}
-    for key in ("priorityClassName", "serviceAccountName"):
+    for key in ("runtimeClassName", "priorityClassName", "serviceAccountName"):
         if wire.get(key):
             placement[key] = wire[key]
     return placement

@@ -10,12 +10,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 from safetensors.torch import save_file
-from tests.jobimage.claims import Claims, published, run
+from tests.jobimage.claims import COLUMNS, Claims, published, run
 from tests.jobimage.modules import plain_mlp
 
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.plan import Plan
-from plimsoll_api.report import PROGRESS_MARK, Summary
+from plimsoll_api.report import EXIT_REQUEST_WRONG, PROGRESS_MARK, Outcome, Summary
 from plimsoll_job.ranks import Ranks
 
 DISTILL: dict[str, Any] = {
@@ -25,6 +25,7 @@ DISTILL: dict[str, Any] = {
     }
 }  # fmt: skip
 QUANTIZE: dict[str, Any] = {"quantize": {"scheme": "Int8QAT", "training": {"epochs": 2, "batchSize": 16}}}
+MISSING: dict[str, Any] = {"uri": "pvc://data/none.parquet", "inputs": COLUMNS}
 STEPS = [DISTILL, {"prune": {"criterion": "Magnitude", "amount": "40%"}}, DISTILL]
 
 
@@ -45,18 +46,31 @@ def weights_of(claims: Claims, ref: ArtifactRef | None) -> dict[str, torch.Tenso
     return {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
 
 
-def run_two(claims: Claims, plan: Plan, directory: Path) -> tuple[Summary, str]:
-    """Return the summary and the log of two processes under torchrun."""
+def start_two(claims: Claims, plan: Plan, directory: Path) -> tuple[subprocess.CompletedProcess[str], Summary]:
+    """Return how a run of two processes ended, and what it told."""
     file, ending = directory / "plan.json", directory / "ending.json"
     file.write_bytes(plan.canonical_json())
     ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         "-m", "plimsoll_job", "compress", "--plan", str(file), "--claims", str(claims.directory),
-         "--termination-file", str(ending)],
+        [sys.executable, "-m", "plimsoll_job", "compress", "--processes=2", "--plan", str(file),
+         "--claims", str(claims.directory), "--termination-file", str(ending)],
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
+    return ended, Summary.model_validate_json(ending.read_bytes())
+
+
+def run_two(claims: Claims, plan: Plan, directory: Path) -> tuple[Summary, str]:
+    """Return the summary and the log of two processes."""
+    ended, summary = start_two(claims, plan, directory)
     assert ended.returncode == 0, ended.stderr
-    return Summary.model_validate_json(ending.read_bytes()), ended.stdout
+    return summary, ended.stdout
+
+
+@pytest.mark.slow
+def test_a_wrong_request_of_several_processes_is_not_tried_again(claims: Claims, tmp_path: Path) -> None:
+    ended, summary = start_two(claims, claims.plan(STEPS, train=MISSING), tmp_path)
+    assert ended.returncode == EXIT_REQUEST_WRONG, ended.stderr
+    assert summary.outcome is Outcome.REQUEST_WRONG
+    assert summary.message.startswith("spec.data.train.uri")
 
 
 @pytest.mark.slow

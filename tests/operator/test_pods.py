@@ -20,6 +20,7 @@ RUNTIME: dict[str, Any] = {
         {"operator": "Exists"},
         {"key": "dedicated", "value": "models", "effect": "NoExecute", "tolerationSeconds": 60},
     ],
+    "runtimeClassName": "nvidia",
     "priorityClassName": "low",
     "serviceAccountName": "models.reader",
 }
@@ -42,5 +43,16 @@ def test_all_that_the_runtime_asks_for_goes_through() -> None:
 
 def test_what_it_does_not_ask_for_is_left_to_the_cluster() -> None:
     pod = pod_of(Runtime())
-    assert not {"nodeSelector", "tolerations", "priorityClassName", "serviceAccountName"} & pod.keys()
+    assert (
+        not {"runtimeClassName", "nodeSelector", "tolerations", "priorityClassName", "serviceAccountName"} & pod.keys()
+    )
     assert pod["containers"][0]["resources"] == {"requests": {}, "limits": {}}
+
+
+def test_several_gpus_get_memory_to_share() -> None:
+    for gpus, shared in (("1", False), ("4", True), ("0", False)):
+        pod = pod_of(Runtime.model_validate({"resources": {"limits": {"nvidia.com/gpu": gpus}}}))
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        paths = [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+        assert (volumes.get("shm") == {"name": "shm", "emptyDir": {"medium": "Memory"}}) is shared
+        assert ("/dev/shm" in paths) is shared

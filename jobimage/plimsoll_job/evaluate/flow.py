@@ -24,7 +24,7 @@ from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.by_step import measure_steps
 from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, enter, time_pair
-from plimsoll_job.evaluate.environment import describe_environment
+from plimsoll_job.evaluate.environment import describe_environment, idle_gpu_notes
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals, slower_notes
 from plimsoll_job.evaluate.slices import measure_slices
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS
@@ -94,7 +94,7 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
         slices=slices,
         ratios=ratios,
         steps=steps,
-        notes=slower_notes(ratios),
+        notes=[*slower_notes(ratios), *idle_gpu_notes()],
         lineage=candidate.artifact.manifest.lineage,
         compression_peak_memory_bytes=request.compression_peak_memory_bytes,
         fallback=fallback,

@@ -1,4 +1,4 @@
-"""The serving runtime: ONNX Runtime sessions over verified bytes, with pinned threads."""
+"""The serving runtime: ONNX Runtime sessions over verified bytes, with pinned threads, on the GPU if there is one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.artifact import Artifact
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
-from plimsoll_job.sessions import open_session
+from plimsoll_job.sessions import open_served
 
 
 class Server:
@@ -20,7 +20,9 @@ class Server:
 
     def __init__(self, artifact: Artifact, *, threads: int, spec_field: str) -> None:
         try:
-            self._session = open_session(artifact.graph, threads)
+            self._session = open_served(artifact.graph, threads)
+        except UserError:
+            raise
         # ONNX Runtime's errors share no public base class.
         except Exception as error:
             raise UserError(f"{spec_field}: ONNX Runtime cannot load {artifact.ref.uri}: {error}") from error
