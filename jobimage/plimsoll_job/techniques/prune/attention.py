@@ -22,8 +22,10 @@ WRITER_BESIDE = "output.dense"
 COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 #: What an attention may remember of the width of all its heads.
 WIDTHS = ("all_head_size", "attn_dim", "split_size")
-#: Parameters of an attention, wherever below it, that have a column a head.
-TABLES = ("relative_position_bias_table",)
+#: Parameters of an attention, wherever below it, that have an entry a head, by the axis on which they do.
+OF_HEADS = {"relative_position_bias_table": 1, "logit_scale": 0}
+#: The layer of an attention that answers with a number a head.
+ANSWERS_HEADS = "cpb_mlp.2"
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,13 @@ def cut_heads(module: nn.Module, attention: Attention, channels: Sequence[int]) 
     for attribute in WIDTHS:
         if hasattr(owner, attribute):
             setattr(owner, attribute, len(kept))
+    if (layer := dict(owner.named_modules()).get(ANSWERS_HEADS)) is not None:
+        _keep(layer, heads, axis=0)
     for holder in owner.modules():
         for name, table in list(holder.named_parameters(recurse=False)):
-            if name in TABLES:
-                setattr(holder, name, nn.Parameter(table.detach()[:, heads].contiguous(), table.requires_grad))
+            if name in OF_HEADS:
+                kept_of = table.detach().index_select(OF_HEADS[name], torch.tensor(heads))
+                setattr(holder, name, nn.Parameter(kept_of, table.requires_grad))
 
 
 def _keep(layer: nn.Module, positions: Sequence[int], axis: int) -> None:

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from plimsoll_job.figures import is_transposed
-from plimsoll_job.techniques.prune.windows import WindowAttention, is_window_attention
+from plimsoll_job.techniques.prune.windows import is_window_attention, plain_window_attention
 
 
 def with_plain_layers(module: nn.Module) -> nn.Module:
     """Return a copy that has linear layers in the place of torch's attention and of GPT-2's transposed layers.
 
-    The attention of torchvision's Swin, which reads the weights of its layers, calls them instead.
+    The attention of torchvision's Swin and SwinV2, which reads the weights of its layers, calls them instead.
     It answers as before, and the names of the new weights follow from the old ones alone. A module that has nothing of
     that kind is returned as it is.
     """
@@ -39,7 +39,7 @@ def _plain(layer: nn.Module) -> nn.Module:
     if isinstance(layer, nn.MultiheadAttention):
         return SelfAttention(layer)
     if is_window_attention(layer):
-        return WindowAttention(layer)
+        return plain_window_attention(layer)
     return _linear(layer.get_parameter("weight").T, layer.get_parameter("bias"))
 
 
