@@ -101,3 +101,30 @@ def test_pooling_to_the_size_of_another_layer() -> None:
             return answers.flatten(1)
 
     export_bytes(Paths(), single((1, 7, 8)))
+
+
+class Namesake(nn.Module):
+    """Its weights have the names of its input, of its answers, and of what could stand in for the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inputs, self.inputs_ = nn.Parameter(torch.randn(width)), nn.Parameter(torch.randn(width))
+        self.logits = nn.Parameter(torch.randn(3))
+        self.layer = nn.Linear(width, 3)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layer(given * self.inputs + self.inputs_) * self.logits
+        return answers
+
+
+# Small constants stay in the graph, large ones are read when the file is written.
+@pytest.mark.parametrize("width", [4, 512])
+def test_a_weight_may_have_the_name_of_an_input_or_of_the_answers(width: int) -> None:
+    torch.manual_seed(0)
+    module, samples = Namesake(width).eval(), torch.randn(3, width)
+    session = ort.InferenceSession(export_bytes(module, single((width,))))
+    assert ([one.name for one in session.get_inputs()], session.get_outputs()[0].name) == (["inputs"], "logits")
+    with torch.no_grad():
+        expected = module(samples).numpy()
+    (got,) = session.run(None, {"inputs": samples.numpy()})
+    assert np.allclose(got, expected, atol=1e-4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 
@@ -93,7 +93,7 @@ def _merge_constants(lean: LeanModel) -> None:
     for index in reversed(spare):
         lean.numbers.pop(graph.initializer[index].name, None)
         del graph.initializer[index]
-    _rename(graph, renamed)
+    rename(graph, renamed)
 
 
 def _shorten_names(lean: LeanModel) -> None:
@@ -109,7 +109,7 @@ def _shorten_names(lean: LeanModel) -> None:
     for constant in graph.initializer:
         constant.name = renamed.get(constant.name, constant.name)
     lean.numbers = {renamed.get(name, name): numbers for name, numbers in lean.numbers.items()}
-    _rename(graph, renamed)
+    rename(graph, renamed)
     for node in graph.node:
         node.name = ""
 
@@ -122,7 +122,8 @@ def _names(graph: onnx.GraphProto) -> Iterable[str]:
         yield from node.output
 
 
-def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
+def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    """Let the nodes call values by other names; those of the signature and of constants stay."""
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]

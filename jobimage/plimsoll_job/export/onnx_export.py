@@ -17,7 +17,7 @@ from torch import nn
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.fold import fold
-from plimsoll_job.export.graph import strip
+from plimsoll_job.export.graph import rename, strip
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.export.pooling import any_pooling
 from plimsoll_job.export.reload import TOLERANCE
@@ -65,7 +65,10 @@ def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
     """Return the module as an ONNX model whose nodes are named by its modules; not compared either."""
     if isinstance(module, GraphModule):
         return module.described(example_of(signature), any_length=signature[0].any_length)
-    written = io.BytesIO()
+    written, weights = io.BytesIO(), module.state_dict()
+    # The exporter gives each name once, and would rename the weight that has that of an input or of the answers.
+    aside = {name: _apart(name, weights) for name in (*(one.name for one in signature), OUTPUT_NAME)}
+    inputs = [aside[one.name] for one in signature]
     try:
         with _quiet(), any_pooling(OPSET):
             torch.onnx.export(
@@ -74,11 +77,14 @@ def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
                 written,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
                 # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
                 dynamo=False,
-                input_names=[one.name for one in signature],
-                output_names=[OUTPUT_NAME],
+                input_names=inputs,
+                output_names=[aside[OUTPUT_NAME]],
                 dynamic_axes={
-                    OUTPUT_NAME: output_axes(module, signature),
-                    **{one.name: {0: "batch", **({1: "length"} if one.any_length else {})} for one in signature},
+                    aside[OUTPUT_NAME]: output_axes(module, signature),
+                    **{
+                        name: {0: "batch", **({1: "length"} if one.any_length else {})}
+                        for name, one in zip(inputs, signature, strict=True)
+                    },
                 },
                 opset_version=OPSET,
                 # docs/decisions/0036: the exporter would hold the weights three times more.
@@ -88,7 +94,8 @@ def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         raise _not_exportable(str(error)) from error
     model = LeanModel(onnx.load_from_string(written.getvalue()))
-    _attach(model, module.state_dict(), {one.name for one in signature})
+    _attach(model, weights, inputs)
+    _give_back_names(model, {other: name for name, other in aside.items() if other != name})
     fold(model)
     return model
 
@@ -101,11 +108,32 @@ def _attach(model: LeanModel, weights: Mapping[str, torch.Tensor], inputs: Colle
         if value.name in inputs:
             continue
         if value.name not in weights:
-            raise _not_exportable(f"its weight {value.name!r} has the name of an input, or of none")
+            raise _not_exportable(f"{value.name!r} is neither an input nor a weight of the module's state")
         weight = weights[value.name]
         model.add(value.name, value.type.tensor_type.elem_type, tuple(weight.shape), weight.numpy)
     del graph.input[:]
     graph.input.extend(given)
+
+
+def _apart(name: str, taken: Collection[str]) -> str:
+    """Return the name, with underscores behind it until no other has it."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _give_back_names(model: LeanModel, names: Mapping[str, str]) -> None:
+    """Call inputs and answers by the names they were to have, which weights have: those get the ones in their place."""
+    graph = model.proto.graph
+    swapped = {one: other for pair in names.items() for one, other in (pair, pair[::-1])}
+    for constant in graph.initializer:
+        if other := swapped.get(constant.name):
+            if constant.name in model.numbers:
+                model.numbers[other] = model.numbers.pop(constant.name)
+            constant.name = other
+    for value in (*graph.input, *graph.output):
+        value.name = swapped.get(value.name, value.name)
+    rename(graph, swapped)
 
 
 def _not_exportable(why: str) -> UserError:
