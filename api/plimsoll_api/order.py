@@ -28,6 +28,15 @@ def _breaks_pattern(steps: Sequence[Step]) -> bool:
     return Granularity.N_OF_M in kinds and Granularity.STRUCTURED in kinds[kinds.index(Granularity.N_OF_M) :]
 
 
+def _at_most_one(technique: str, why: str = "") -> Rule:
+    return Rule(
+        cel=f"self.steps.filter(s, has(s.{technique})).size() <= 1",
+        holds=lambda spec: sum(getattr(step, technique) is not None for step in spec.steps) <= 1,
+        message=f"must hold at most one {technique} step{why}",
+        field="steps",
+    )
+
+
 _CEL_FIRST_SPARSE = "self.steps.map(s, has(s.prune) && s.prune.granularity != 'Structured').indexOf(true)"
 _CEL_FIRST_PATTERN = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'NofM').indexOf(true)"
 _CEL_STRUCTURED = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Structured').lastIndexOf(true)"
@@ -51,12 +60,7 @@ ORDER_RULES = (
         "what steps before it did would be lost",
         field="steps",
     ),
-    Rule(
-        cel="self.steps.filter(s, has(s.quantize)).size() <= 1",
-        holds=lambda spec: sum(step.quantize is not None for step in spec.steps) <= 1,
-        message="must hold at most one quantize step",
-        field="steps",
-    ),
+    _at_most_one("quantize"),
     Rule(
         cel="!self.steps.exists(s, has(s.quantize)) || has(self.steps[size(self.steps) - 1].quantize)",
         holds=lambda spec: not any(step.quantize for step in spec.steps) or spec.steps[-1].quantize is not None,
@@ -64,12 +68,7 @@ ORDER_RULES = (
         "any more",
         field="steps",
     ),
-    Rule(
-        cel="self.steps.filter(s, has(s.factorize)).size() <= 1",
-        holds=lambda spec: sum(step.factorize is not None for step in spec.steps) <= 1,
-        message="must hold at most one factorize step: factors are not factorized again",
-        field="steps",
-    ),
+    _at_most_one("factorize", ": factors are not factorized again"),
     Rule(
         cel=f"{_CEL_FIRST_SPARSE} < 0 || {_CEL_FACTORIZE} < {_CEL_FIRST_SPARSE}",
         holds=lambda spec: not _factorizes_zeros(spec.steps),

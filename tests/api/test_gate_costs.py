@@ -47,46 +47,48 @@ def test_each_size_is_judged_by_its_own_figures() -> None:
     assert observed == {"size": "10%", "parameters": "50%", "macs": "90%"}
 
 
+LATENCIES = (Metric.LATENCY_P50, Metric.LATENCY_P95, Metric.LATENCY_P99)
+#: Lower bound, value and upper bound of a ratio, and what follows where it may be 1 at most, or must be 1.5 at least.
+AT_MOST_ONE = [
+    (0.9, 0.95, 1.0, PASS),
+    (0.9, 0.95, 1.0000001, INCONCLUSIVE),
+    (1.0, 1.05, 1.1, INCONCLUSIVE),
+    (1.0000001, 1.05, 1.1, FAIL),
+    (0.5, 0.5, 0.5, PASS),
+    (0.96, 0.95, 1.0, PASS),
+    (0.9, 1.01, 1.0, PASS),
+    (0.9, 0.9, 0.8, INCONCLUSIVE),
+    (0.4, 0.0, 0.9, INCONCLUSIVE),
+    (0.4, -0.5, 0.9, INCONCLUSIVE),
+    (0.0, 0.5, 0.9, INCONCLUSIVE),
+    (-0.1, 0.5, 0.9, INCONCLUSIVE),
+    (math.nan, 0.5, 0.9, INCONCLUSIVE),
+    (0.4, math.nan, 0.9, INCONCLUSIVE),
+    (0.4, 0.5, math.nan, INCONCLUSIVE),
+    (0.4, 0.5, math.inf, INCONCLUSIVE),
+]
+AT_LEAST_ONE_AND_A_HALF = [
+    (1.5, 1.6, 1.7, PASS),
+    (1.4999, 1.6, 1.7, INCONCLUSIVE),
+    (1.3, 1.4, 1.5, INCONCLUSIVE),
+    (1.3, 1.4, 1.4999, FAIL),
+    (math.nan, 1.6, 1.7, INCONCLUSIVE),
+]
+
+
 @pytest.mark.parametrize(
-    ("low", "value", "high", "expected"),
+    ("metric", "limit", "row"),
     [
-        (0.9, 0.95, 1.0, PASS),
-        (0.9, 0.95, 1.0000001, INCONCLUSIVE),
-        (1.0, 1.05, 1.1, INCONCLUSIVE),
-        (1.0000001, 1.05, 1.1, FAIL),
-        (0.5, 0.5, 0.5, PASS),
-        (0.96, 0.95, 1.0, PASS),
-        (0.9, 1.01, 1.0, PASS),
-        (0.9, 0.9, 0.8, INCONCLUSIVE),
-        (0.4, 0.0, 0.9, INCONCLUSIVE),
-        (0.4, -0.5, 0.9, INCONCLUSIVE),
-        (0.0, 0.5, 0.9, INCONCLUSIVE),
-        (-0.1, 0.5, 0.9, INCONCLUSIVE),
-        (math.nan, 0.5, 0.9, INCONCLUSIVE),
-        (0.4, math.nan, 0.9, INCONCLUSIVE),
-        (0.4, 0.5, math.nan, INCONCLUSIVE),
-        (0.4, 0.5, math.inf, INCONCLUSIVE),
+        *((one, {"max_ratio": "1.0"}, row) for one in LATENCIES for row in AT_MOST_ONE),
+        *((Metric.THROUGHPUT, {"min_ratio": "1.5"}, row) for row in AT_LEAST_ONE_AND_A_HALF),
     ],
 )
-@pytest.mark.parametrize("metric", [Metric.LATENCY_P50, Metric.LATENCY_P95, Metric.LATENCY_P99])
-def test_latency_ratio(metric: Metric, low: float, value: float, high: float, expected: Verdict) -> None:
+def test_a_ratio_is_judged_by_its_interval(
+    metric: Metric, limit: dict[str, str], row: tuple[float, float, float, Verdict]
+) -> None:
+    low, value, high, expected = row
     measured = report(ratios=[ratio(metric, 1, value, low, high)])
-    assert verdict(measured, gate(metric, max_ratio="1.0", batch_size=1)) is expected
-
-
-@pytest.mark.parametrize(
-    ("low", "value", "high", "expected"),
-    [
-        (1.5, 1.6, 1.7, PASS),
-        (1.4999, 1.6, 1.7, INCONCLUSIVE),
-        (1.3, 1.4, 1.5, INCONCLUSIVE),
-        (1.3, 1.4, 1.4999, FAIL),
-        (math.nan, 1.6, 1.7, INCONCLUSIVE),
-    ],
-)
-def test_throughput_ratio(low: float, value: float, high: float, expected: Verdict) -> None:
-    measured = report(ratios=[ratio(Metric.THROUGHPUT, 1, value, low, high)])
-    assert verdict(measured, gate("throughput", min_ratio="1.5", batch_size=1)) is expected
+    assert verdict(measured, gate(metric, **limit, batch_size=1)) is expected
 
 
 def test_an_undecided_ratio_says_how_many_rounds_would_decide() -> None:
