@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
@@ -50,17 +51,22 @@ def open_session(graph: bytes | Path, threads: int) -> ort.InferenceSession:
     return _open(graph, _options(threads))
 
 
-def open_frugally(graph: bytes | Path, *, as_it_is: bool = False) -> ort.InferenceSession:
+def open_frugally(graph: bytes | Path, *, as_it_is: bool = False, folds: bool = True) -> ort.InferenceSession:
     """Return a session of one thread that holds the weights of a file once; too slow to be timed.
 
     ONNX Runtime would keep them a second time, packed for its kernels. `as_it_is` computes every node in its place:
-    by default ONNX Runtime turns to short branches last, and holds what they read until then.
+    by default ONNX Runtime turns to short branches last, and holds what they read until then. Weights of a smaller
+    format become float32 in each run, one after another, instead of when the session opens, where it does not fold.
     """
     options = _frugal_options()
     if as_it_is:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    return _open(graph, options)
+    if folds:
+        return _open(graph, options)
+    # The last level folds whatever it is told.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    return _open(graph, options, disabled_optimizers=["ConstantFolding"])
 
 
 def write_optimized(path: Path, target: Path) -> None:
@@ -88,8 +94,8 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _open(graph: bytes | Path, options: ort.SessionOptions, *before: str) -> ort.InferenceSession:
-    return ort.InferenceSession(graph, options, providers=[*before, CPU])
+def _open(graph: bytes | Path, options: ort.SessionOptions, *before: str, **more: Any) -> ort.InferenceSession:
+    return ort.InferenceSession(graph, options, providers=[*before, CPU], **more)
 
 
 @cache

@@ -23,6 +23,7 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.weights import load_strictly
 from plimsoll_job.publish.files import is_whole, write_file, write_sealed
+from plimsoll_job.scratch import HeldFile
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Candidate, Change
 
@@ -72,7 +73,7 @@ class Work:
             zero_weights=candidate.zero_weights,
         )
         weights = tensor_writer(candidate.module.state_dict())
-        graph = {} if candidate.graph is None else {GRAPH_FILE: candidate.graph}
+        graph = {} if candidate.graph is None else {GRAPH_FILE: candidate.graph.path}
         write_sealed(self._step(index), {WEIGHTS_FILE: weights, STATE_FILE: state.canonical_json(), **graph})
         shutil.rmtree(self._training(index), ignore_errors=True)
 
@@ -129,7 +130,7 @@ class Work:
             return None
         try:
             state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
-            graph = (directory / GRAPH_FILE).read_bytes() if state.has_graph else None
+            graph = HeldFile(directory / GRAPH_FILE) if state.has_graph else None
             module = replay(source.module if state.changes else source.build(), self.signature, state.changes)
             load_strictly(module, read_tensors(directory / WEIGHTS_FILE), "work directory")
         except (OSError, UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):

@@ -20,6 +20,7 @@ from plimsoll_job.export.fold import fold
 from plimsoll_job.export.lean import LeanModel, read_lean
 from plimsoll_job.export.onnx_export import trace_named
 from plimsoll_job.load.inputs import Input, single
+from plimsoll_job.scratch import Scratch
 
 WEIGHT = np.arange(40 * 40, dtype=np.float32).reshape(40, 40)
 
@@ -154,3 +155,27 @@ def test_small_constants_stay_in_the_graph_where_tools_read_them() -> None:
     lean.add("many", TensorProto.FLOAT, (40, 40), lambda: WEIGHT)
     assert list(lean.numbers) == ["many"]
     assert numpy_helper.to_array(lean.proto.graph.initializer[0]).tolist() == [3, 4]
+
+
+def test_constants_that_are_taken_lie_in_a_file_which_goes_with_the_model() -> None:
+    lean, scratch = LeanModel(model_of([])), Scratch()
+    lean.take([numpy_helper.from_array(one * WEIGHT, f"w{one}") for one in (1, 2)], scratch)
+    lean.take([numpy_helper.from_array(np.ones(3, np.float32), "few")], scratch)
+    folder = scratch.path
+    del scratch
+    assert list(lean.numbers) == ["w1", "w2"]
+    assert not any(one.raw_data for one in lean.proto.graph.initializer if one.name != "few")
+    assert [np.array_equal(lean.array(lean.proto.graph.initializer[at]), (at + 1) * WEIGHT) for at in (0, 1)] == [
+        True
+    ] * 2
+    assert folder.exists()
+    del lean
+    assert not folder.exists()
+
+
+def test_what_nothing_reads_any_more_is_dropped(tmp_path: Path) -> None:
+    lean = leaned(product(), tmp_path)
+    lean.set_nodes([helper.make_node("Add", ["x", "b"], ["y"])])
+    lean.drop_unread()
+    assert [one.name for one in lean.proto.graph.initializer] == ["b"]
+    assert not lean.numbers

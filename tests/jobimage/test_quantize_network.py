@@ -1,11 +1,11 @@
 """A quantized graph as a module that can be trained: it rounds as ONNX Runtime does and answers as the graph does."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from onnx import numpy_helper
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 from tests.jobimage.modules import DepthwiseSeparable, residual
 from tests.jobimage.test_quantize import setting
@@ -56,16 +56,18 @@ def depthwise() -> nn.Module:
 
 
 @pytest.mark.parametrize("build", [wine_mlp, residual, depthwise, tiny_bert])
-def test_the_network_in_training_answers_as_the_graph_that_is_served(build: Build) -> None:
+def test_the_network_in_training_answers_as_the_graph_that_is_served(build: Build, tmp_path: Path) -> None:
     module, samples, bench = setting(build)
     model = float_model_of(Candidate(module), bench.signature)
     ranges = observe_ranges(model, samples)
     graph = to_int8_static(model, model.layers, ranges)
-    weights = {one.name: numpy_helper.to_array(one) for one in model.copy().graph.initializer}
+    floats = model.lean()
+    weights = {one.name: floats.source(one) for one in floats.proto.graph.initializer}
     trained = {layer.weight: weights[layer.weight] for layer in model.layers if layer.operator != "Gather"}
     network = Network(graph, trained, read_ranges(ranges))
     given = network(*(torch.from_numpy(samples.inputs[name]) for name in network.inputs))
-    served = answers(open_session(graph.SerializeToString(), 1), samples)
+    graph.write(tmp_path / "model.onnx")
+    served = answers(open_session(tmp_path / "model.onnx", 1), samples)
     # A sum that lies on the border of two integers may be rounded to either.
     assert np.isclose(given.detach().numpy(), served, rtol=1e-4, atol=1e-6).mean() > 0.97
     assert compare(served, given.detach().numpy()).error < 0.01

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from tests.jobimage.bench import bench_of, samples_of
 from tests.jobimage.modules import Tagger
-from tests.jobimage.test_quantize import Build, setting
+from tests.jobimage.test_quantize import Build, graph_of, setting
 from tests.jobimage.texts import TEXT, sentences
 from torch import nn
 
@@ -135,7 +135,7 @@ def test_training_gets_back_what_static_quantization_loses() -> None:
     bench = bench_of(module, train=unlabelled(TRAINED), calibration=unlabelled(slice(0, 256)))
     static = quantize.apply(Quantize.model_validate({"scheme": "Int8Static"}), Candidate(module), bench)
     trained = applied(module, bench, training={"epochs": 6, "learningRate": "0.001"})
-    before, after = accuracy(static.candidate.graph), accuracy(trained.candidate.graph)
+    before, after = accuracy(graph_of(static)), accuracy(graph_of(trained))
     assert floats > 0.97
     assert before < floats - 0.1
     assert (after - before) / (floats - before) > 0.9
@@ -153,7 +153,7 @@ def test_training_gets_back_what_static_quantization_loses() -> None:
 
 def test_the_same_plan_gives_the_same_bytes_and_the_record_tells_of_the_training() -> None:
     one, other = wine(), wine()
-    assert one.candidate.graph == other.candidate.graph
+    assert graph_of(one) == graph_of(other)
     assert one.details == other.details
     training = one.details["training"]
     assert (training["epochs"], training["samples"], len(training["loss"])) == (3, 64, 3)
@@ -179,7 +179,7 @@ def test_a_killed_training_goes_on_to_the_same_artifact(tmp_path: Path, monkeypa
     monkeypatch.setattr(Training, "_train_epoch", dying)
     again = wine(Checkpoints(tmp_path, seconds_between=0))
     assert trained == 6
-    assert again.candidate.graph == undisturbed.candidate.graph
+    assert graph_of(again) == graph_of(undisturbed)
     assert again.details == undisturbed.details
 
 
@@ -204,8 +204,7 @@ def test_biases_of_a_pruned_model_are_trained() -> None:
     bench = bench_of(module, train=samples, calibration=samples, signature=single((13,)))
     made = applied(module, bench, frozenset({"0.weight"}), training={"epochs": 3, "batchSize": 16})
     assert made.details["scheme"] == "Int8QAT"
-    assert made.candidate.graph is not None
-    biases = [one for one in onnx.load_from_string(made.candidate.graph).graph.initializer if list(one.dims) == [3]]
+    biases = [one for one in onnx.load_from_string(graph_of(made)).graph.initializer if list(one.dims) == [3]]
     assert any(numpy_helper.to_array(one).any() for one in biases if one.data_type == onnx.TensorProto.INT32)
 
 
@@ -256,7 +255,7 @@ def test_a_training_that_brings_nothing_leaves_the_model_of_static_quantization(
     training = worse.details["training"]
     assert training["fidelityAfter"]["error"] > training["fidelityBefore"]["error"]
     assert training["fidelityBefore"] == static.details["fidelity"]
-    assert worse.candidate.graph == static.candidate.graph
+    assert graph_of(worse) == graph_of(static)
     assert worse.candidate.zero_weights == static.candidate.zero_weights
     assert worse.details == {**static.details, "training": training}
     assert worse.details["scheme"] == "Int8Static"
@@ -296,5 +295,5 @@ def test_auto_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_graph_is_that_of_static_quantization() -> None:
     module, _, bench = setting(uneven_wine)
     static = quantize.apply(Quantize.model_validate({"scheme": "Int8Static"}), Candidate(module), bench)
-    graphs = [onnx.load_from_string(one.candidate.graph).graph for one in (static, wine())]
+    graphs = [onnx.load_from_string(graph_of(one)).graph for one in (static, wine())]
     assert [node.op_type for node in graphs[0].node] == [node.op_type for node in graphs[1].node]

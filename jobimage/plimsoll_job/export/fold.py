@@ -35,7 +35,7 @@ def fold(model: LeanModel) -> None:
     _fold_nodes(model)
     _skip_identities(model)
     _fold_norms(model)
-    _drop_unread(model)
+    model.drop_unread()
 
 
 def _lift_constants(model: LeanModel) -> None:
@@ -49,7 +49,7 @@ def _lift_constants(model: LeanModel) -> None:
             _constants(model)[-1].name = node.output[0]
         else:
             kept.append(node)
-    _keep(model, kept)
+    model.set_nodes(kept)
 
 
 def _skip_identities(model: LeanModel) -> None:
@@ -64,7 +64,7 @@ def _skip_identities(model: LeanModel) -> None:
             same[node.output[0]] = node.input[0]
         else:
             kept.append(node)
-    _keep(model, kept)
+    model.set_nodes(kept)
 
 
 def _fold_nodes(model: LeanModel) -> None:
@@ -87,14 +87,14 @@ def _fold_nodes(model: LeanModel) -> None:
             source = model.numbers[given[0].name]
             axes = _attribute(node, "perm", list(reversed(range(len(given[0].dims)))))
             shape = tuple(given[0].dims[axis] for axis in axes)
-            model.add(name, given[0].data_type, shape, partial(_transposed, source, axes))
+            model.add(name, given[0].data_type, shape, partial(transposed, source, axes))
         else:
-            inputs = {one.name: _numbers_of(model, one) for one in given}
+            inputs = {one.name: model.source(one) for one in given}
             numbers = partial(_computed, own, opsets, inputs)
             array = numbers()
             model.add(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape, numbers)
         constants[name] = graph.initializer[-1]
-    _keep(model, kept)
+    model.set_nodes(kept)
 
 
 def _foldable(nodes: Sequence[onnx.NodeProto], constant: set[str]) -> set[str]:
@@ -107,12 +107,8 @@ def _foldable(nodes: Sequence[onnx.NodeProto], constant: set[str]) -> set[str]:
     return found
 
 
-def _numbers_of(model: LeanModel, constant: TensorProto) -> Numbers:
-    """Return what gives the numbers, also after the constant is gone from the model."""
-    return model.numbers.get(constant.name) or partial(np.asarray, model.array(constant))
-
-
-def _transposed(source: Numbers, axes: Sequence[int]) -> NDArray[Any]:
+def transposed(source: Numbers, axes: Sequence[int]) -> NDArray[Any]:
+    """Return the numbers with their axes in this order."""
     return np.ascontiguousarray(source().transpose(axes))
 
 
@@ -146,33 +142,18 @@ def _fold_norms(model: LeanModel) -> None:
         scale = gain / np.sqrt(variance + np.float32(_attribute(node, "epsilon", 1e-5)))
         bias = model.array(constants[before.input[2]]) if len(before.input) > 2 else np.float32(0)
         weight, name = constants[before.input[1]], node.output[0]
-        numbers = partial(_scaled, _numbers_of(model, weight), scale)
+        numbers = partial(_scaled, model.source(weight), scale)
         model.add(f"{name}_weight", TensorProto.FLOAT, tuple(weight.dims), numbers)
         model.add(f"{name}_bias", TensorProto.FLOAT, scale.shape, partial(np.asarray, (bias - mean) * scale + offset))
         before.input[:] = [before.input[0], f"{name}_weight", f"{name}_bias"]
         before.output[:] = [name]
-    _keep(model, kept)
+    model.set_nodes(kept)
 
 
 def _scaled(source: Numbers, scale: NDArray[Any]) -> NDArray[Any]:
     weight = source()
     scaled: NDArray[Any] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
     return scaled
-
-
-def _drop_unread(model: LeanModel) -> None:
-    graph = model.proto.graph
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    for index in reversed(range(len(graph.initializer))):
-        if graph.initializer[index].name not in read:
-            model.numbers.pop(graph.initializer[index].name, None)
-            del graph.initializer[index]
-
-
-def _keep(model: LeanModel, nodes: Sequence[onnx.NodeProto]) -> None:
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.proto.graph.node[:]
-    model.proto.graph.node.extend(kept)
 
 
 def _constants(model: LeanModel) -> Any:

@@ -27,7 +27,7 @@ def open_onnx(path: Path, _: str) -> Answer:
     """Return what lets ONNX Runtime answer."""
     from plimsoll_job.sessions import open_frugally  # noqa: PLC0415 — each format imports its own runtime
 
-    session = open_frugally(path)
+    session = open_frugally(path, folds=False)
     return lambda inputs: np.asarray(session.run(None, inputs)[0])
 
 

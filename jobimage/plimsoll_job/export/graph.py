@@ -22,14 +22,6 @@ NUMPY_NAMES = {
 }
 
 
-def slim(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of the model as `strip` leaves it."""
-    slimmed = onnx.ModelProto()
-    slimmed.CopyFrom(model)
-    strip(LeanModel(slimmed))
-    return slimmed
-
-
 def strip(lean: LeanModel) -> None:
     """Take out of the model what no runtime reads: notes, inferred shapes, spare constants, long names.
 

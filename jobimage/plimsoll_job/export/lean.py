@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from plimsoll_job.scratch import Scratch
 
 #: What gives the numbers of a constant, each time anew.
 Numbers = Callable[[], NDArray[Any]]
@@ -30,6 +33,23 @@ GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 LENGTH = 2
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Numbers in a file, read anew each time that they are asked for."""
+
+    path: Path
+    kind: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int = 0
+    #: The directory that the file goes with.
+    scratch: Scratch | None = None
+
+    def __call__(self) -> NDArray[Any]:
+        """Return the numbers."""
+        count = math.prod(self.shape)
+        return np.fromfile(self.path, self.kind, count, offset=self.offset).reshape(self.shape)
+
+
 @dataclass
 class LeanModel:
     """A model: those of the initializers that `numbers` names have only their names, types and shapes in `proto`."""
@@ -39,7 +59,13 @@ class LeanModel:
 
     def add(self, name: str, kind: int, shape: tuple[int, ...], numbers: Numbers) -> None:
         """Add an initializer of that ONNX type; large numbers are asked for when they are needed, each time."""
-        constant = self.proto.graph.initializer.add(name=name, data_type=kind, dims=shape)
+        constant = self.proto.graph.initializer.add(dims=shape)
+        self.replace(constant, name, kind, numbers)
+
+    def replace(self, constant: TensorProto, name: str, kind: int, numbers: Numbers) -> None:
+        """Make an initializer one of another name and type, of the same shape, with these numbers."""
+        self.numbers.pop(constant.name, None)
+        constant.CopyFrom(TensorProto(name=name, data_type=kind, dims=constant.dims))
         if _bytes_of(constant) < SMALL_BYTES:
             constant.raw_data = bytes(stored(numbers()))
         else:
@@ -49,6 +75,44 @@ class LeanModel:
         """Return the numbers of an initializer."""
         numbers = self.numbers.get(constant.name)
         return numpy_helper.to_array(constant) if numbers is None else numbers()
+
+    def source(self, constant: TensorProto) -> Numbers:
+        """Return what gives the numbers of an initializer, also after that is gone from the model."""
+        return self.numbers.get(constant.name) or partial(np.asarray, numpy_helper.to_array(constant))
+
+    def set_nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        """Have these nodes in the place of those that there are, which may be among them."""
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.proto.graph.node[:]
+        self.proto.graph.node.extend(kept)
+
+    def alone(self, constant: TensorProto) -> TensorProto:
+        """Return the initializer with its numbers, for a tool that reads them there.
+
+        It is a message of its own: what a graph was given once stays in memory as long as the graph.
+        """
+        return numpy_helper.from_array(self.array(constant), constant.name)
+
+    def take(self, constants: Iterable[TensorProto], scratch: Scratch) -> None:
+        """Add initializers whose numbers, where they are many, go to a file in the directory."""
+        path = scratch.path / "numbers"
+        with path.open("ab") as file:
+            for constant in constants:
+                kind, shape = helper.tensor_dtype_to_np_dtype(constant.data_type), tuple(constant.dims)
+                if len(constant.raw_data) < SMALL_BYTES:
+                    self.proto.graph.initializer.append(constant)
+                else:
+                    self.add(constant.name, constant.data_type, shape, Stored(path, kind, shape, file.tell(), scratch))
+                    file.write(constant.raw_data)
+
+    def drop_unread(self) -> None:
+        """Take out the constants that no node reads."""
+        graph = self.proto.graph
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        for index in reversed(range(len(graph.initializer))):
+            if graph.initializer[index].name not in read:
+                del graph.initializer[index]
+        self.numbers = {name: numbers for name, numbers in self.numbers.items() if name in read}
 
     def size_bytes(self) -> int:
         """Return the bytes of the file that `write` makes."""
@@ -104,10 +168,10 @@ class LeanModel:
         return _key(INITIALIZER, LENGTH) + _varint(len(head) + body) + head
 
 
-def read_lean(path: Path) -> LeanModel:
+def read_lean(path: Path, scratch: Scratch | None = None) -> LeanModel:
     """Return the model of the file, whose large constants stay there; DecodeError or ValueError for a torn file.
 
-    The file must stay as it is while the model is in use.
+    The file must stay as it is while the model is in use; the scratch directory, where it lies in one, does.
     """
     model = LeanModel(onnx.ModelProto())
     beside, graph, constants = bytearray(), bytearray(), []
@@ -124,7 +188,7 @@ def read_lean(path: Path) -> LeanModel:
     model.proto.MergeFromString(bytes(beside))
     model.proto.graph.MergeFromString(bytes(graph))
     for constant, place in constants:
-        numbers = _numbers_at(path, constant, place)
+        numbers = _numbers_at(path, constant, place, scratch)
         if numbers is not None:
             model.numbers[constant.name] = numbers
         model.proto.graph.initializer.append(constant)
@@ -142,7 +206,9 @@ def _read_constant(content: mmap.mmap, start: int, end: int) -> tuple[TensorProt
     return TensorProto.FromString(bytes(kept)), place
 
 
-def _numbers_at(path: Path, constant: TensorProto, place: tuple[int, int] | None) -> Numbers | None:
+def _numbers_at(
+    path: Path, constant: TensorProto, place: tuple[int, int] | None, scratch: Scratch | None
+) -> Numbers | None:
     """Return what reads the numbers from the file, or from one beside it; None where the constant has them itself."""
     if constant.data_location == TensorProto.EXTERNAL:
         outside = {one.key: one.value for one in constant.external_data}
@@ -155,8 +221,8 @@ def _numbers_at(path: Path, constant: TensorProto, place: tuple[int, int] | None
     offset, length = place
     if length != _bytes_of(constant):
         raise ValueError(f"tensor {constant.name!r} has {length} bytes for the shape {list(constant.dims)}")
-    kind, shape = helper.tensor_dtype_to_np_dtype(constant.data_type), tuple(constant.dims)
-    return lambda: np.fromfile(path, kind, math.prod(shape), offset=offset).reshape(shape)
+    kind = helper.tensor_dtype_to_np_dtype(constant.data_type)
+    return Stored(path, kind, tuple(constant.dims), offset, scratch)
 
 
 def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:

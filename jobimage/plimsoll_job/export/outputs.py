@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def write_outputs(
     if candidate.graph is None:
         export_onnx(module, signature, directory / MODEL_FILE)
     else:
-        _write(directory / MODEL_FILE, candidate.graph)
+        shutil.copyfile(candidate.graph.path, directory / MODEL_FILE)
     if candidate.changes:
         _write(directory / CHANGES_FILE, canonical_json(told_of_changes(candidate.changes)))
     if OutputFormat.TORCH_EXPORT in formats:
@@ -112,5 +113,5 @@ def _module_answer(module: nn.Module) -> Any:
 
 
 def _graph_answer(path: Path) -> Any:
-    session = open_frugally(path)
+    session = open_frugally(path, folds=False)
     return lambda inputs: session.run(None, dict(inputs))[0]

@@ -17,7 +17,9 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
+from plimsoll_job.publish.files import digest_of_file
 from plimsoll_job.ranks import Ranks
+from plimsoll_job.scratch import HeldFile
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,12 @@ class Candidate:
     module: nn.Module
     changes: tuple[Change, ...] = ()
     sparse: frozenset[str] = frozenset()
-    graph: bytes | None = None
+    graph: HeldFile | None = None
     zero_weights: int = 0
 
     def fingerprint(self) -> str:
         """Return a digest of all weights: two candidates of the same fingerprint are the same model."""
-        digest = hashlib.sha256(self.graph or b"")
+        digest = hashlib.sha256(digest_of_file(self.graph.path).encode() if self.graph else b"")
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name}{list(tensor.shape)}".encode())
             digest.update(

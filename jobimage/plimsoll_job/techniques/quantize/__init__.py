@@ -46,7 +46,7 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
         return _trained(settings, start, candidate, bench)
     bench.reporter.report("quantize", 0.2, f"{len(start.model.layers)} layers by {settings.scheme}")
     quantized = quantize(settings.scheme, start, settings.exclude, bench.spec_field)
-    bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {len(quantized.graph)}")
+    bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {quantized.graph.size_bytes}")
     return _applied(candidate, quantized)
 
 

@@ -61,7 +61,7 @@ def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench
             rows.append(Row(name, against=error.message.removeprefix(f"{bench.spec_field}: ")))
             continue
         latency = _time(start, quantized, settings, bench.seed)
-        row = Row(name, len(quantized.graph), quantized.fidelity, latency, quantized=quantized)
+        row = Row(name, quantized.graph.size_bytes, quantized.fidelity, latency, quantized=quantized)
         rows.append(replace(row, against=objection(row, settings)))
         best = smallest(rows)
         rows = [one if one is best else replace(one, quantized=None) for one in rows]
@@ -96,7 +96,7 @@ def _time(start: Start, quantized: Quantized, settings: AutoChoice, seed: int) -
     """Return p50 latency over the float model's at each batch size, interleaved."""
     assert start.calibration is not None  # noqa: S101 — Auto needs it
     latency = settings.latency
-    calls = [runner(graph, latency.threads) for graph in (start.graph, quantized.graph)]
+    calls = [runner(graph, latency.threads) for graph in (start.graph, quantized.graph.path)]
     found = []
     for size in latency.batch_sizes:
         batch = _batch_of(start.calibration, size)

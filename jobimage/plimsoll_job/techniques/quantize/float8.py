@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, version_converter
 
+from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import Layer
 
@@ -17,33 +21,36 @@ LARGEST = 448.0
 OPSET = 19
 
 
-def to_float8(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> onnx.ModelProto:
+def to_float8(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> LeanModel:
     """Return the model with the weights of these layers in float8, restored to float32 where they are used."""
-    changed = version_converter.convert_version(model.copy(), OPSET)
-    constants = {constant.name: constant for constant in changed.graph.initializer}
-    nodes = {node.name: node for node in changed.graph.node}
+    changed = model.lean()
+    changed.proto = version_converter.convert_version(changed.proto, OPSET)
+    graph = changed.proto.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    nodes = {node.name: node for node in graph.node}
     axes = {layer.weight: _output_axis(nodes[layer.node], len(constants[layer.weight].dims)) for layer in layers}
     restored = []
     for name, axis in axes.items():
-        weight = numpy_helper.to_array(constants[name])
-        others = tuple(other for other in range(weight.ndim) if other != axis)
-        scale = np.maximum(np.abs(weight).max(axis=others, keepdims=True) / np.float32(LARGEST), np.float32(1e-30))
-        stored = (weight / scale).astype(helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN))
-        constants[name].CopyFrom(
-            helper.make_tensor(
-                f"{name}_stored",
-                TensorProto.FLOAT8E4M3FN,
-                weight.shape,
-                np.ascontiguousarray(stored).tobytes(),
-                raw=True,
-            )
-        )
-        changed.graph.initializer.append(numpy_helper.from_array(scale.ravel(), f"{name}_scale"))
+        source = changed.source(constants[name])
+        scale = _scale(source(), axis)
+        changed.replace(constants[name], f"{name}_stored", TensorProto.FLOAT8E4M3FN, partial(_converted, source, scale))
+        changed.add(f"{name}_scale", TensorProto.FLOAT, (scale.size,), partial(np.ravel, scale))
         restored.append(helper.make_node("DequantizeLinear", [f"{name}_stored", f"{name}_scale"], [name], axis=axis))
-    before = list(changed.graph.node)
-    del changed.graph.node[:]
-    changed.graph.node.extend([*restored, *before])
+    changed.set_nodes([*restored, *graph.node])
     return changed
+
+
+def _scale(weight: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return the scale of each output channel, in the axes of the weight."""
+    others = tuple(other for other in range(weight.ndim) if other != axis)
+    scale: NDArray[Any] = np.abs(weight).max(axis=others, keepdims=True) / np.float32(LARGEST)
+    np.maximum(scale, np.float32(1e-30), out=scale)
+    return scale
+
+
+def _converted(source: Numbers, scale: NDArray[Any]) -> NDArray[Any]:
+    scaled: NDArray[Any] = source() / scale
+    return scaled.astype(helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT8E4M3FN))
 
 
 def _output_axis(node: onnx.NodeProto, rank: int) -> int:

@@ -44,12 +44,8 @@ class FloatModel:
         return self.scratch.path / FILE
 
     def lean(self) -> LeanModel:
-        """Return the model without its weights, to be changed, as long as this one is there."""
-        return read_lean(self.path)
-
-    def copy(self) -> onnx.ModelProto:
-        """Return the model with its weights, to be changed."""
-        return onnx.load(str(self.path))
+        """Return the model without its weights, to be changed."""
+        return read_lean(self.path, self.scratch)
 
 
 def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:

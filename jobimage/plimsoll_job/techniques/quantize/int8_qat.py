@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -21,9 +20,11 @@ from torch.nn import functional
 
 from plimsoll_api.spec import Distill, QuantizeScheme, QuantizeTraining
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
+from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques.distill.answers import Answers as Teaching
 from plimsoll_job.techniques.distill.learner import Learner
@@ -86,8 +87,8 @@ def learn(
     get no nearer to those, the start stays as it is, for Int8Static.
     """
     model, calibration = start.model, bench.need_calibration()
-    floats = model.copy()
-    if unknown := unknown_operators(floats):
+    floats = model.lean()
+    if unknown := unknown_operators(floats.proto):
         raise UserError(
             f"{bench.spec_field}.scheme: Int8QAT cannot train through {', '.join(unknown)}; use Int8Static",
             reason="NotTrainable",
@@ -155,19 +156,19 @@ def learn(
     )
 
 
-def _trained(floats: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, NDArray[np.float32]]:
+def _trained(floats: LeanModel, layers: Sequence[Layer]) -> dict[str, Numbers]:
     """Return the weights and biases of convolutions and linear layers."""
-    constants = {constant.name: constant for constant in floats.graph.initializer}
+    constants = {constant.name: constant for constant in floats.proto.graph.initializer}
     chosen = {layer.node: layer for layer in layers if layer.operator in CONVOLUTIONS | LINEAR}
     names = {layer.weight for layer in chosen.values()}
     products = set()
-    for node in floats.graph.node:
+    for node in floats.proto.graph.node:
         if node.name in chosen:
             names |= set(node.input[2:3])
             products |= set(node.output) if node.op_type == "MatMul" else set()
         elif node.op_type == "Add" and products & set(node.input):
             names |= {name for name in node.input if name in constants and len(constants[name].dims) == 1}
-    return {name: numpy_helper.to_array(constants[name]) for name in names if name}
+    return {name: floats.source(constants[name]) for name in names if name}
 
 
 def _tensors(network: Network, inputs: Arrays) -> Batch:
@@ -182,8 +183,10 @@ def _ask(network: Network, samples: Samples) -> Answers:
     return torch.cat(answered).numpy().astype(np.float64)
 
 
-def _answers(model: onnx.ModelProto, samples: Samples) -> Answers:
-    return answers(open_session(model.SerializeToString(), THREADS), samples)
+def _answers(model: LeanModel, samples: Samples) -> Answers:
+    scratch = Scratch()
+    model.write(scratch.path / "model.onnx")
+    return answers(open_session(scratch.path / "model.onnx", THREADS), samples)
 
 
 def _check(network: Network, expected: Answers, samples: Samples, spec_field: str) -> None:

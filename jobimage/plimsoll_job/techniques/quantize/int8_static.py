@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from plimsoll_job.export.lean import LeanModel, read_lean
 from plimsoll_job.load.data import Samples
 from plimsoll_job.memory import give_back
 from plimsoll_job.scratch import Scratch
@@ -90,7 +91,7 @@ def read_ranges(ranges: Ranges) -> RangeTable:
     return {name: tuple(float(np.ravel(row[side]["data"])[0]) for side in SIDES) for name, row in table.items()}  # type: ignore[misc]
 
 
-def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges | None) -> onnx.ModelProto:
+def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges | None) -> LeanModel:
     """Return the model with these layers in int8, and what lies between convolutions too.
 
     Activations are unsigned: with signed ones ONNX Runtime dequantizes weights anew in each run, slower than in float.
@@ -105,7 +106,6 @@ def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges 
         weighted = {layer.node for layer in model.layers}
         nodes = model.lean().proto.graph.node
         excluded += [node.name for node in nodes if node.op_type in LINEAR and node.name not in weighted]
-    give_back()
     scratch = Scratch()
     cache, quantized = scratch.path / "ranges.json", scratch.path / "quantized.onnx"
     cache.write_bytes(ranges)
@@ -130,4 +130,4 @@ def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges 
                 "OpTypesToExcludeOutputQuantization": [] if convolutional else sorted(LINEAR),
             },
         )
-    return onnx.load(str(quantized))
+    return read_lean(quantized, scratch)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
+
+from plimsoll_job.export.lean import LeanModel
 
 #: At which inputs an operator takes its weight, the likelier place first.
 WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
@@ -90,45 +90,47 @@ def is_within(layer: Layer, module: str) -> bool:
     return module in (layer.name, layer.node) or layer.name.startswith((f"{module}.", f"{module}/"))
 
 
-def stored_types(model: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, str]:
+def stored_types(model: LeanModel, layers: Collection[Layer]) -> dict[str, str]:
     """Return the format in which each layer's weight lies in the quantized model, by the layer's node."""
     return {layer.node: _dtype(_stored(model, layer.weight)) for layer in layers}
 
 
-def input_ranges(model: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, tuple[float, float]]:
+def input_ranges(model: LeanModel, layers: Collection[Layer]) -> dict[str, tuple[float, float]]:
     """Return the range of the integers in which each layer gets its activations, by the layer's node."""
-    constants = {constant.name: constant for constant in model.graph.initializer}
-    sources = {name: node for node in model.graph.node for name in node.output}
-    nodes = {node.name: node for node in model.graph.node}
+    graph = model.proto.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    sources = {name: node for node in graph.node for name in node.output}
+    nodes = {node.name: node for node in graph.node}
     found = {}
     for layer in layers:
         for name in nodes[layer.node].input[:2] if layer.node in nodes else ():
             source = sources.get(name)
             if source is None or source.op_type != "DequantizeLinear" or source.input[0] in constants:
                 continue
-            scale, zero = (numpy_helper.to_array(constants[one]) for one in source.input[1:3])
+            scale, zero = (model.array(constants[one]) for one in source.input[1:3])
             info = np.iinfo(zero.dtype)
             low, high = ((end - int(zero)) * float(scale) for end in (info.min, info.max))
             found[layer.node] = (low, high)
     return found
 
 
-def count_zero_weights(model: onnx.ModelProto, layers: Collection[Layer]) -> int:
+def count_zero_weights(model: LeanModel, layers: Collection[Layer]) -> int:
     """Return how many weights of the layers are zero as they are stored; what pads blocks of 4 bits counts too."""
-    constants = {constant.name: constant for constant in model.graph.initializer}
+    constants = {constant.name: constant for constant in model.proto.graph.initializer}
     stored = {layer.weight: _stored(model, layer.weight) for layer in layers}
     return sum(
-        _zeros(constant, constants.get(constant.name.replace("_quantized", "_zero_point")))
+        _zeros(model, constant, constants.get(constant.name.replace("_quantized", "_zero_point")))
         for constant in stored.values()
     )
 
 
-def _stored(model: onnx.ModelProto, weight: str) -> TensorProto:
+def _stored(model: LeanModel, weight: str) -> TensorProto:
     """Return the constant that holds the weight; a copy made for one node has a longer name of the same beginning."""
-    own = [constant for constant in model.graph.initializer if constant.name == weight]
+    constants = model.proto.graph.initializer
+    own = [constant for constant in constants if constant.name == weight]
     made = [
         constant
-        for constant in model.graph.initializer
+        for constant in constants
         if constant.name.startswith(f"{weight}_") and constant.name.endswith(STORED_SUFFIXES)
     ]
     return min(own or made, key=lambda constant: len(constant.name))
@@ -138,9 +140,9 @@ def _dtype(constant: TensorProto) -> str:
     return INT4 if constant.name.endswith("_Q4") else DTYPES[constant.data_type]
 
 
-def _zeros(constant: TensorProto, zero_point: TensorProto | None) -> int:
-    values: NDArray[Any] = numpy_helper.to_array(constant)
+def _zeros(model: LeanModel, constant: TensorProto, zero_point: TensorProto | None) -> int:
+    values = model.array(constant)
     if _dtype(constant) == INT4:
         return int((values % 16 == INT4_ZERO).sum() + (values // 16 == INT4_ZERO).sum())
-    zero = 0 if zero_point is None else int(numpy_helper.to_array(zero_point).flat[0])
+    zero = 0 if zero_point is None else int(model.array(zero_point).flat[0])
     return int((values == zero).sum())

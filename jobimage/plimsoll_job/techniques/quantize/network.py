@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.techniques.quantize.int8_static import RangeTable
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS
 from plimsoll_job.techniques.quantize.operators import OPERATORS
@@ -51,23 +52,23 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        model: onnx.ModelProto,
-        trained: Mapping[str, NDArray[np.float32]] | None = None,
+        model: LeanModel,
+        trained: Mapping[str, Numbers] | None = None,
         ranges: RangeTable | None = None,
     ) -> None:
         super().__init__()
-        graph = model.graph
+        graph = model.proto.graph
         stored = {constant.name: constant for constant in graph.initializer}
         trained = trained or {}
         self.inputs = [value.name for value in graph.input if value.name not in stored]
         self._output = graph.output[0].name
         self._weight_at = {name: at for at, name in enumerate(sorted(trained))}
-        self.weights = nn.ParameterList(torch.from_numpy(trained[name].copy()) for name in self._weight_at)
+        self.weights = nn.ParameterList(torch.from_numpy(trained[name]().copy()) for name in self._weight_at)
         self._constants: dict[str, str] = {}
-        nodes = [found for node in graph.node if (found := self._translate(node, stored))]
+        nodes = [found for node in graph.node if (found := self._translate(model, node, stored))]
         zeros = {node.inputs[2] for node in nodes if node.operator == "QuantizeLinear"}
         for name in sorted({name for node in nodes for name in node.inputs} & stored.keys() - trained.keys()):
-            array = numpy_helper.to_array(stored[name])
+            array = model.array(stored[name])
             self._add_constant(name, _zero_point(array) if name in zeros else array)
         self._nodes = nodes
         self._biases = {node.outputs[0] for node in nodes if node.operator == BIAS}
@@ -104,7 +105,7 @@ class Network(nn.Module):
             ends = {name: self._ends(at) for name, at in self._range_at.items()}
         return {name.removesuffix("_scale"): (low.item(), high.item()) for name, (low, high) in ends.items()}
 
-    def _translate(self, node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> _Node | None:
+    def _translate(self, model: LeanModel, node: onnx.NodeProto, stored: Mapping[str, TensorProto]) -> _Node | None:
         """Return the node as it is computed here; None where its output is a constant."""
         attributes = {one.name: _value_of(one) for one in node.attribute} | {"outputs": len(node.output)}
         inputs, outputs = tuple(node.input), tuple(node.output)
@@ -118,11 +119,11 @@ class Network(nn.Module):
             per_channel = len(stored[inputs[1]].dims) > 0
             kind = BIAS if constant.data_type == TensorProto.INT32 else ROUND_WEIGHT
             return _Node(kind, (name,), outputs, {"axis": attributes.get("axis", 1) if per_channel else None})
-        scale, zero = (numpy_helper.to_array(stored[one]) for one in inputs[1:3])
+        scale, zero = (model.array(stored[one]) for one in inputs[1:3])
         if scale.ndim:
             shape = [-1 if at == attributes.get("axis", 1) else 1 for at in range(len(constant.dims))]
             scale, zero = scale.reshape(shape), zero.reshape(shape)
-        difference = numpy_helper.to_array(constant).astype(np.int32) - zero.astype(np.int32)
+        difference = model.array(constant).astype(np.int32) - zero.astype(np.int32)
         self._add_constant(outputs[0], difference.astype(np.float32) * scale)
         return None
 

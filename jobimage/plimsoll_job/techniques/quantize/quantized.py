@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from plimsoll_api.spec import Exclusion, QuantizeScheme
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.graph import slim, strip
+from plimsoll_job.export.graph import strip
+from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
+from plimsoll_job.memory import give_back
+from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.sessions import open_frugally, open_session
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
@@ -57,6 +59,7 @@ class Start:
         slim_model = model.lean()
         strip(slim_model)
         slim_model.write(graph)
+        give_back()
         expected = None if calibration is None else answers(open_frugally(graph), calibration)
         return cls(model, graph, calibration, expected)
 
@@ -66,7 +69,7 @@ class Quantized:
     """A quantized graph and its record."""
 
     scheme: QuantizeScheme
-    graph: bytes
+    graph: HeldFile
     zero_weights: int
     fidelity: Fidelity | None
     details: Mapping[str, Any]
@@ -81,11 +84,12 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
     if ranges is None and start.calibration is not None:
         ranges = scheme.observe(model, start.calibration)
 
-    def make(layers: Collection[Layer]) -> onnx.ModelProto:
+    def make(layers: Collection[Layer]) -> LeanModel:
+        give_back()
         return scheme.quantize(model, layers, ranges)
 
     limit = exclude.max_error if exclude else None
-    chosen = Chosen(able, {}) if limit is None else choose_layers(able, _measure(make, start), limit.value)
+    chosen = Chosen(able, {}) if limit is None else choose_layers(able, _measure(scheme, make, start), limit.value)
     if chosen is None:
         raise UserError(
             f"{spec_field}.exclude.maxError: {limit} cannot be kept: each layer alone costs more in {name}",
@@ -97,27 +101,28 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
     types, inputs = stored_types(quantized, model.layers), input_ranges(quantized, chosen.layers)
     if all(types[node] == FLOAT for node in taken):
         raise UserError(f"{spec_field}: every layer kept float weights", reason="NotQuantizable")
-    graph = slim(quantized).SerializeToString(deterministic=True)
-    if len(graph) >= start.size_bytes:
+    zero_weights = count_zero_weights(quantized, chosen.layers)
+    graph = _write(quantized)
+    if graph.size_bytes >= start.size_bytes:
         raise UserError(
-            f"{spec_field}: the model has {len(graph)} bytes in {name}, {start.size_bytes} in float32: it is too small "
-            "for quantization to pay; leave the step out",
+            f"{spec_field}: the model has {graph.size_bytes} bytes in {name}, {start.size_bytes} in float32: it is too "
+            "small for quantization to pay; leave the step out",
             reason="NotSmaller",
         )
     fidelity = None
     if start.calibration is not None and start.expected is not None:
-        fidelity = compare(start.expected, answers(open_session(graph, THREADS), start.calibration))
+        fidelity = compare(start.expected, _answers(graph, scheme, start.calibration))
         if not np.isfinite(fidelity.error):
             raise UserError(f"{spec_field}: answers in {name} are no finite numbers", reason="NotQuantizable")
     return Quantized(
         scheme=name,
         graph=graph,
-        zero_weights=count_zero_weights(quantized, chosen.layers),
+        zero_weights=zero_weights,
         fidelity=fidelity,
         details={
             "scheme": str(name),
             "floatBytes": start.size_bytes,
-            "bytes": len(graph),
+            "bytes": graph.size_bytes,
             "computes": scheme.computes,
             **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
             **({} if fidelity is None else {"fidelity": fidelity.to_details()}),
@@ -149,16 +154,32 @@ def able_layers(
     return able, kept
 
 
+def _write(model: LeanModel) -> HeldFile:
+    """Write the model with nothing in it that no runtime reads; the model is changed."""
+    strip(model)
+    scratch = Scratch()
+    written = HeldFile(scratch.path / "model.onnx", scratch)
+    model.write(written.path)
+    return written
+
+
+def _answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answers:
+    give_back()
+    if scheme.computes == FLOAT:
+        return answers(open_frugally(graph.path, folds=False), samples)
+    # What integers come to depends on kernels that take packed weights only.
+    return answers(open_session(graph.path, THREADS), samples)
+
+
 def _measure(
-    make: Callable[[Collection[Layer]], onnx.ModelProto], start: Start
+    scheme: Scheme, make: Callable[[Collection[Layer]], LeanModel], start: Start
 ) -> Callable[[Collection[Layer]], float]:
     """Return what measures the error of the answers when these layers are quantized."""
     assert start.calibration is not None and start.expected is not None  # noqa: S101, PT018 — the step asked for it
     calibration, expected = start.calibration, start.expected
 
     def error_of(layers: Collection[Layer]) -> float:
-        graph = slim(make(layers)).SerializeToString(deterministic=True)
-        return compare(expected, answers(open_session(graph, THREADS), calibration)).error
+        return compare(expected, _answers(_write(make(layers)), scheme, calibration)).error
 
     return error_of
 

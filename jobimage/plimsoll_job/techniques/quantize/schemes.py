@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import onnx
 import onnxruntime as ort
 import torch
 
 from plimsoll_api.spec import QuantizeScheme
+from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.quantize.float8 import to_float8
 from plimsoll_job.techniques.quantize.float_model import FloatModel
@@ -31,7 +31,7 @@ class Scheme:
     and returns the changed model. `missing` tells why the scheme cannot work on this machine.
     """
 
-    quantize: Callable[[FloatModel, Collection[Layer], bytes | None], onnx.ModelProto]
+    quantize: Callable[[FloatModel, Collection[Layer], bytes | None], LeanModel]
     operators: frozenset[str]
     computes: str
     why_others_stay: str = ""
