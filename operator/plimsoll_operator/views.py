@@ -26,7 +26,6 @@ class BatchJobView:
     release: str | None
     suspended: bool
     deleting: bool
-    active: int
     complete: bool
     failure: tuple[str, str] | None
     """Reason and message of its Failed condition."""
@@ -48,7 +47,6 @@ class PodView:
     """Why it does not start: reason and message of the container, or of the condition PodScheduled."""
     exit_code: int | None
     termination_message: str
-    disrupted: bool
 
 
 def batch_job_view(obj: Json) -> BatchJobView:
@@ -71,7 +69,6 @@ def batch_job_view(obj: Json) -> BatchJobView:
         release=labels.get(names.LABEL_RELEASE),
         suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in metadata,
-        active=int(status.get("active") or 0),
         complete="Complete" in conditions,
         failure=(failed.get("reason") or "Failed", failed.get("message") or "") if failed else None,
         created=parse_time(metadata.get("creationTimestamp")),
@@ -97,9 +94,6 @@ def pod_view(obj: Json) -> PodView:
         waiting=_waiting(state, conditions, obj.get("spec", {})),
         exit_code=terminated.get("exitCode"),
         termination_message=terminated.get("message") or "",
-        disrupted=any(
-            condition["type"] == "DisruptionTarget" and condition["status"] == "True" for condition in conditions
-        ),
     )
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from plimsoll_operator.health import Health
 from plimsoll_operator.metrics import Metrics
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def serve(metrics: Metrics, health: Health, ports: set[int]) -> web.AppRunner:

@@ -23,7 +23,6 @@ JOB = BatchJobView(
     release=None,
     suspended=False,
     deleting=False,
-    active=1,
     complete=False,
     failure=None,
     created=NOW,
@@ -39,7 +38,6 @@ POD = PodView(
     waiting=None,
     exit_code=None,
     termination_message="",
-    disrupted=False,
 )
 DONE = replace(POD, phase="Succeeded", exit_code=0, termination_message=compressed("one").message)
 

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from plimsoll_job.export.graph import lift_constants
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.sessions import open_session
 
@@ -30,26 +31,12 @@ def fold(model: LeanModel) -> None:
 
     A constant that other nodes read as it is would be stored twice, and is left to the runtime.
     """
-    _lift_constants(model)
+    lift_constants(model)
     _skip_identities(model)
     _fold_nodes(model)
     _skip_identities(model)
     _fold_norms(model)
     model.drop_unread()
-
-
-def _lift_constants(model: LeanModel) -> None:
-    """Make initializers of the nodes that are one."""
-    nodes = list(model.proto.graph.node)
-    kept = []
-    for node in nodes:
-        values = [one.t for one in node.attribute if one.name == "value"]
-        if node.op_type == "Constant" and values:
-            _constants(model).add().CopyFrom(values[0])
-            _constants(model)[-1].name = node.output[0]
-        else:
-            kept.append(node)
-    model.set_nodes(kept)
 
 
 def _skip_identities(model: LeanModel) -> None:
@@ -154,10 +141,6 @@ def _scaled(source: Numbers, scale: NDArray[Any]) -> NDArray[Any]:
     weight = source()
     scaled: NDArray[Any] = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
     return scaled
-
-
-def _constants(model: LeanModel) -> Any:
-    return model.proto.graph.initializer
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

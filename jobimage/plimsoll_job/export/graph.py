@@ -61,6 +61,19 @@ def name_nodes(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
+def lift_constants(lean: LeanModel) -> None:
+    """Make constants of the nodes that are one: weights are looked for among constants."""
+    graph, kept = lean.proto.graph, []
+    for node in graph.node:
+        values = [one.t for one in node.attribute if one.name == "value" and one.HasField("t")]
+        if node.op_type == "Constant" and values:
+            values[0].name = node.output[0]
+            graph.initializer.append(values[0])
+        else:
+            kept.append(node)
+    lean.set_nodes(kept)
+
+
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type
     shape = [dimension.dim_value if dimension.HasField("dim_value") else None for dimension in kind.shape.dim]

@@ -6,7 +6,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper, version_converter
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.graph import NUMPY_NAMES, name_nodes, opset, signature
+from plimsoll_job.export.graph import NUMPY_NAMES, lift_constants, name_nodes, opset, signature
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.architectures.graph import FIELD, GraphModule
 from plimsoll_job.load.onnx_file import tensors_of
@@ -32,7 +32,7 @@ def build_graph(model: onnx.ModelProto) -> GraphModule:
     if model.functions:
         model = inliner.inline_local_functions(model)
     _check_operators(model)
-    _lift_constants(model.graph)
+    lift_constants(LeanModel(model))
     name_nodes(model)
     constants = {constant.name for constant in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
@@ -178,21 +178,6 @@ def _free_batch(graph: onnx.GraphProto) -> int | None:
             graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(sizes)], [0, *sizes[1:]]))
             node.input[1] = name
     return batch
-
-
-def _lift_constants(graph: onnx.GraphProto) -> None:
-    """Make constants of the nodes that are one: weights are looked for among constants."""
-    nodes = []
-    for node in graph.node:
-        values = [one.t for one in node.attribute if one.name == "value" and one.HasField("t")]
-        if node.op_type == "Constant" and values:
-            values[0].name = node.output[0]
-            graph.initializer.append(values[0])
-        else:
-            nodes.append(node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def _some(names: set[str]) -> str:
