@@ -32,7 +32,7 @@ define stage
   printf '== %s: %s, %d s\n' '$(1)' "$$([ $$status = 0 ] && echo done || echo FAILED)" $$(( $$(date +%s) - begun )); exit $$status
 endef
 
-.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-engine bench-operator \
+.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-engine bench-gpu bench-operator \
   test-unit test-slow test-images test-apiserver test-cluster
 
 help: ## Show this list
@@ -128,6 +128,9 @@ bench-breadth: venv ## Each technique on the models that people have; goes on af
 
 bench-engine: venv ## Ours beside the peers on the same models, data and budget; goes on after an interrupt
 	$(PYTHON) -m bench.engine
+
+bench-gpu: venv ## Number formats on a GPU, where there is one
+	$(PYTHON) -m bench.gpu
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
 	$(PYTHON) -m bench.operator

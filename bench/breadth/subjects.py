@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,14 +106,18 @@ def plan_parts(name: str) -> dict[str, Any]:
     }
 
 
-def lay_out(name: str, folder: Path) -> Laid:
-    """Write the model with random weights, always the same ones, and samples of the smallest size that it takes."""
+def lay_out(name: str, folder: Path, sides: Sequence[int] = SIDES) -> Laid:
+    """Write the model with random weights, always the same ones, and samples of the first size that it takes."""
     library, _, name = name.partition("/")
     torch.manual_seed(0)
     (folder / "model").mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _lay_out_torchvision(name, folder) if library == "torchvision" else _lay_out_transformers(name, folder)
+        return (
+            _lay_out_torchvision(name, folder, sides)
+            if library == "torchvision"
+            else _lay_out_transformers(name, folder)
+        )
 
 
 def _torchvision() -> list[str]:
@@ -125,12 +129,12 @@ def _torchvision() -> list[str]:
     return [name for name in models.list_models(module=models) if parameters(name) < MAX_PARAMETERS]
 
 
-def _lay_out_torchvision(name: str, folder: Path) -> Laid:
+def _lay_out_torchvision(name: str, folder: Path, sides: Sequence[int]) -> Laid:
     from torchvision import models  # noqa: PLC0415
 
     module = models.get_model(name, weights=None).eval()
     _fill_zeros(module)
-    images = _images_for(module)
+    images = _images_for(module, sides)
     _set_norms(module, images)
     save_file(
         {name: value.contiguous() for name, value in module.state_dict().items()}, folder / "model/model.safetensors"
@@ -151,19 +155,35 @@ def _lay_out_transformers(name: str, folder: Path) -> Laid:
         side = small.settings["image_size"]
         np.savez(folder / "calibration.npz", inputs=_images(side).numpy())
         return Laid(_count(module), side)
-    _write_tokenizer(folder / "model/tokenizer.json")
-    words = np.random.default_rng(1).integers(2, VOCABULARY, (SAMPLES, WORDS))
+    _write_texts(folder, VOCABULARY, WORDS)
+    return Laid(_count(module), None)
+
+
+def lay_out_bert(settings: Mapping[str, Any], folder: Path, words: int) -> Laid:
+    """Write a classifier of these settings with random weights, always the same ones, and texts of so many words."""
+    import transformers  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    kind: Any = transformers.BertForSequenceClassification
+    module = kind(kind.config_class(num_labels=CLASSES, **settings))
+    module.save_pretrained(folder / "model")
+    _write_texts(folder, settings["vocab_size"], words)
+    return Laid(_count(module), None)
+
+
+def _write_texts(folder: Path, vocabulary: int, length: int) -> None:
+    _write_tokenizer(folder / "model/tokenizer.json", vocabulary)
+    words = np.random.default_rng(1).integers(2, vocabulary, (SAMPLES, length))
     lines = [json.dumps({"text": " ".join(f"w{word}" for word in row)}) for row in words]
     (folder / "calibration.jsonl").write_text("\n".join(lines))
-    return Laid(_count(module), None)
 
 
 def _images(side: int) -> torch.Tensor:
     return torch.randn((SAMPLES, 3, side, side), generator=torch.Generator().manual_seed(1))
 
 
-def _images_for(module: nn.Module) -> torch.Tensor:
-    for side in SIDES:
+def _images_for(module: nn.Module, sides: Sequence[int]) -> torch.Tensor:
+    for side in sides:
         images = _images(side)
         try:
             with torch.no_grad():
@@ -172,7 +192,7 @@ def _images_for(module: nn.Module) -> torch.Tensor:
             refused = error
             continue
         return images
-    raise ValueError(f"images of no side of {SIDES} are taken: {refused}")
+    raise ValueError(f"images of no side of {list(sides)} are taken: {refused}")
 
 
 def _fill_zeros(module: nn.Module) -> None:
@@ -204,10 +224,10 @@ def _ends_of_branches(module: nn.Module) -> Iterator[nn.BatchNorm2d]:
             yield from norms[-1:]
 
 
-def _write_tokenizer(file: Path) -> None:
+def _write_tokenizer(file: Path, vocabulary: int) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
 
-    words = {"[PAD]": 0, "[UNK]": 1} | {f"w{number}": number for number in range(2, VOCABULARY)}
+    words = {"[PAD]": 0, "[UNK]": 1} | {f"w{number}": number for number in range(2, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))  # noqa: S106 — a word
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(file))

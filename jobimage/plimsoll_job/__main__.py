@@ -26,7 +26,10 @@ from plimsoll_job.progress import Reporter
 
 def compress_verb(arguments: argparse.Namespace) -> Summary:
     """Read the plan and carry it out, in one process a GPU."""
-    processes = arguments.processes or max(1, len(gpu_names()))
+    gpus = len(gpu_names())
+    processes = arguments.processes or max(1, gpus)
+    if gpus and processes > gpus:
+        raise UserError(f"--processes: each trains on a GPU of its own, and this pod has {gpus}, not {processes}")
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         return run_under_torchrun(processes, sys.argv[1:])
     plan = parse(Plan, read_text(arguments.plan), "plan")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.jobimage.claims import Claims, prepare_wine
 
+from plimsoll_job.compress import make_deterministic
 from plimsoll_job.load.store import Store
 from plimsoll_job.memory import set_imports_aside
 
@@ -17,6 +18,7 @@ from plimsoll_job.memory import set_imports_aside
 @pytest.fixture(autouse=True, scope="session")
 def _as_in_a_pod() -> None:
     torch.set_num_threads(1)
+    make_deterministic()
     set_imports_aside()
 
 

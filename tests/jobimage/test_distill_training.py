@@ -69,7 +69,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(monkeypatch: pytest.Monkey
 
     def watched(self: Training) -> float:
         loss = train_epoch(self)
-        after.append({name: tensor.clone() for name, tensor in self._learner.student.state_dict().items()})
+        after.append({name: tensor.cpu().clone() for name, tensor in self._learner.student.state_dict().items()})
         return loss
 
     monkeypatch.setattr(Training, "_train_epoch", watched)
@@ -106,6 +106,7 @@ def test_an_early_end_is_the_same_after_a_stop(tmp_path: Path, monkeypatch: pyte
     assert again.details == undisturbed.details
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
 def test_a_processor_computes_in_float32() -> None:
     assert arithmetic_of(Precision.AUTO, torch.device("cpu")) is torch.float32
     plain, auto = taught(), taught(precision="Auto")

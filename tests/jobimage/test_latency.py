@@ -56,6 +56,12 @@ def test_warm_up_ends_when_the_times_never_settle() -> None:
     assert clock.now < 10
 
 
+def test_a_slow_model_is_warm_after_a_few_runs() -> None:
+    clock = FakeClock()
+    assert warm_up(clock.model("A", lambda run: 5.0), clock) == 5
+    assert len(clock.calls) == 3
+
+
 def test_blocks_are_short_and_never_empty() -> None:
     assert runs_per_block(20e-6) == 60
     assert runs_per_block(0.001) == 4

@@ -22,7 +22,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
 from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques import quantize
-from plimsoll_job.techniques.quantize import quantized as quantized_module
+from plimsoll_job.techniques.quantize import schemes
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.zoo import digits_cnn, wine_mlp
@@ -186,7 +186,8 @@ def test_a_name_that_no_module_has_is_refused_before_any_work() -> None:
         quantize.check(settings, [name for name, _ in wine_mlp().named_modules()], "spec.x")
 
 
-def test_float8_is_refused_before_any_work_where_there_is_no_gpu() -> None:
+def test_float8_is_refused_before_any_work_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemes, "serving_gpu", lambda: None)
     with pytest.raises(UserError, match=r"spec.x.scheme: Float8 needs a GPU") as error:
         quantize.check(Quantize.model_validate({"scheme": "Float8"}), [], "spec.x")
     assert error.value.reason == "NotOnThisMachine"
@@ -197,6 +198,42 @@ def test_the_graph_of_float8_answers_alike(build: Build) -> None:
     applied = quantized(build, "Float8")
     assert set(types_of(applied).values()) == {"float8"}
     assert relative_error(build, graph_of(applied)) < 0.1
+
+
+@pytest.mark.parametrize("build", [digits_cnn, residual, wine_mlp, tiny_bert])
+def test_what_computes_in_float16_takes_and_gives_what_the_model_did(build: Build) -> None:
+    applied = quantized(build, "Float16", compute="Float16")
+    model = onnx.load_from_string(graph_of(applied))
+    onnx.checker.check_model(model, full_check=True)
+    assert set(types_of(applied).values()) == {"float16"}
+    assert applied.details["computes"].startswith("float16")
+    assert [value.type.tensor_type.elem_type for value in model.graph.output] == [TensorProto.FLOAT]
+    assert TensorProto.FLOAT not in {one.data_type for one in model.graph.initializer if one.dims}
+    assert graph_of(applied) == graph_of(quantized(build, "Float16", compute="Float16"))
+    assert relative_error(build, graph_of(applied)) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("scheme", "beyond"), [({"scheme": "Float16", "compute": "Float16"}, "float32"), ({"scheme": "Float8"}, "float8")]
+)
+def test_excluded_layers_and_those_beyond_half_precision_compute_in_float(scheme: dict[str, Any], beyond: str) -> None:
+    module, samples, bench = setting(wine_mlp)
+    with torch.no_grad():
+        # What the layer of the large weight answers with still fits.
+        module.get_submodule("layers.1").weight[0] *= 0.01  # type: ignore[operator, index]
+        module.get_submodule("layers.3").weight[0, 0] = 1e5  # type: ignore[operator]
+    settings = Quantize.model_validate({**scheme, "exclude": {"layers": ["layers.5"]}})
+    applied = quantize.apply(settings, Candidate(module), bench)
+    types = types_of(applied)
+    assert types.pop("layers.1") == settings.scheme.lower()
+    assert types == {"layers.3": beyond, "layers.5": "float32"}
+    graph = onnx.load_from_string(graph_of(applied)).graph
+    kinds = {tuple(one.dims): one.data_type for one in graph.initializer}
+    excluded = tuple(module.get_submodule("layers.5").get_parameter("weight").shape)
+    assert TensorProto.FLOAT in (kinds.get(excluded), kinds.get(excluded[::-1]))
+    given = answers(graph_of(applied), samples)
+    assert np.isfinite(given).all()
+    assert applied.details["fidelity"]["error"] < 0.1
 
 
 def test_numbers_beyond_half_precision_stay_float() -> None:
@@ -241,7 +278,7 @@ def test_a_scheme_that_takes_no_layer_of_the_model_is_refused() -> None:
 
 def test_layers_that_did_not_change_are_reported_and_none_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     idle = Scheme(lambda model, layers, samples: model.lean(), SCHEMES[QuantizeScheme.FLOAT16].operators, "float32")
-    monkeypatch.setattr(quantized_module, "SCHEMES", {QuantizeScheme.FLOAT16: idle})
+    monkeypatch.setitem(SCHEMES, QuantizeScheme.FLOAT16, idle)
     with pytest.raises(UserError, match="every layer kept float weights"):
         quantized(wine_mlp, "Float16")
 

@@ -21,6 +21,7 @@ from plimsoll_api.steps.prune import (
 from plimsoll_api.steps.quantize import (
     CEL_NEEDS_CALIBRATION,
     AutoChoice,
+    Compute,
     Exclusion,
     Quantize,
     QuantizeScheme,
@@ -35,6 +36,7 @@ __all__ = [
     "Allocation",
     "AmountOf",
     "AutoChoice",
+    "Compute",
     "Distill",
     "DistillLoss",
     "Exclusion",

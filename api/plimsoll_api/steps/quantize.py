@@ -40,6 +40,13 @@ class QuantizeScheme(StrEnum):
     AUTO = "Auto"
 
 
+class Compute(StrEnum):
+    """What a layer computes in whose weights are halves."""
+
+    FLOAT32 = "Float32"
+    FLOAT16 = "Float16"
+
+
 #: The schemes that read calibration data: for the ranges of activations, or to compare answers.
 NEED_CALIBRATION = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_QAT, QuantizeScheme.AUTO})
 
@@ -114,16 +121,26 @@ def _only_with(scheme: QuantizeScheme, field: str) -> Rule:
 class Quantize(Model):
     """Store weights in a smaller number format, and compute in it where the scheme says so."""
 
-    rules = (_only_with(QuantizeScheme.AUTO, "auto"), _only_with(QuantizeScheme.INT8_QAT, "training"))
+    rules = (
+        _only_with(QuantizeScheme.AUTO, "auto"),
+        _only_with(QuantizeScheme.INT8_QAT, "training"),
+        _only_with(QuantizeScheme.FLOAT16, "compute"),
+    )
 
     scheme: QuantizeScheme = Field(
         description="Int8Static: weights and activations in int8, ranges from data.calibration; for convolutions and "
         "linear layers. Int8QAT: the same, after weights and ranges were trained for it on data.train, where that "
         "brings the answers nearer to float. Int8Dynamic: linear layers compute in int8, activations by their range in "
         "each run; embeddings are stored in int8, convolutions stay float. Int4WeightOnly: weights of linear layers in "
-        "blocks of 32 by 4 bits. Float16 and BFloat16: all weights stored in half the bytes, computed in float32. "
-        "Float8: weights stored in 8-bit floats; needs a GPU. Auto: measures the schemes that can run on this machine "
-        "beside the float model, and takes the smallest that is near enough to its answers and not slower."
+        "blocks of 32 by 4 bits. Float16 and BFloat16: all weights stored in half the bytes, computed in float32 "
+        "unless compute says otherwise. Float8: weights stored in 8-bit floats, computed in float16; needs a GPU. "
+        "Auto: measures the schemes that can run on this machine beside the float model, and takes the smallest that "
+        "is near enough to its answers and not slower."
+    )
+    compute: Compute | None = Field(
+        default=None,
+        description="What scheme Float16 computes in: Float32, the default, which restores the weights as they are "
+        "loaded and is as fast as before; or Float16, which GPUs are fast at and x86 processors slow.",
     )
     exclude: Exclusion | None = Field(default=None, description="The layers that stay float.")
     auto: AutoChoice | None = Field(default=None, description="What scheme Auto demands; its defaults when unset.")

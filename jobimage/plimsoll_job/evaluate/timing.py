@@ -42,11 +42,16 @@ def measure_times(
 
 
 def warm_up(call: Callable[[], object], clock: Clock) -> float:
-    """Run until the median of a window is within 5% of the window before, two seconds at most; return the median."""
+    """Run until the median of a window is within 5% of the window before, two seconds at most; return the median.
+
+    A window of a slow model has fewer runs: with all of them, one that takes seconds would warm up for minutes.
+    """
     deadline = clock() + MAX_WARM_UP_SECONDS
-    before = float(np.median(_block(call, WARM_UP_WINDOW, clock)))
+    (first,) = _block(call, 1, clock)
+    runs = int(np.clip(MAX_WARM_UP_SECONDS / 2 / max(first, 1e-9), 1, WARM_UP_WINDOW))
+    before = float(np.median(_block(call, runs, clock)))
     while True:
-        median = float(np.median(_block(call, WARM_UP_WINDOW, clock)))
+        median = float(np.median(_block(call, runs, clock)))
         if abs(median - before) <= WARM_UP_TOLERANCE * before or clock() > deadline:
             return median
         before = median

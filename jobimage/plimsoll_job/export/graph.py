@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import TopologicalSorter
 
 import onnx
 
@@ -38,6 +39,23 @@ def strip(lean: LeanModel) -> None:
         del node.metadata_props[:]
     _merge_constants(lean)
     _shorten_names(lean)
+
+
+def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes in an order in which each comes after those that it reads from, as the format wants them."""
+    makers = {name: at for at, node in enumerate(graph.node) for name in node.output}
+    reads = {at: {makers[name] for name in _read_by(node) if name in makers} for at, node in enumerate(graph.node)}
+    return [graph.node[at] for at in TopologicalSorter(reads).static_order()]
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that the node reads, those among them that only its branches do."""
+    yield from node.input
+    for attribute in node.attribute:
+        for branch in (attribute.g, *attribute.graphs):
+            yield from (value.name for value in branch.output)
+            for inner in branch.node:
+                yield from _read_by(inner)
 
 
 def signature(model: onnx.ModelProto) -> tuple[list[Tensor], list[Tensor]]:

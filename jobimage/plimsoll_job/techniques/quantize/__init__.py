@@ -45,7 +45,7 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
     if settings.scheme == QuantizeScheme.INT8_QAT:
         return _trained(settings, start, candidate, bench)
     bench.reporter.report("quantize", 0.2, f"{len(start.model.layers)} layers by {settings.scheme}")
-    quantized = quantize(settings.scheme, start, settings.exclude, bench.spec_field)
+    quantized = quantize(settings.scheme, start, settings.exclude, bench.spec_field, settings.compute)
     bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {quantized.graph.size_bytes}")
     return _applied(candidate, quantized)
 

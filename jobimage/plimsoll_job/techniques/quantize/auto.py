@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 from plimsoll_api.report import RatioInterval
-from plimsoll_api.spec import AutoChoice, Exclusion, Metric, QuantizeScheme
+from plimsoll_api.spec import AutoChoice, Compute, Exclusion, Metric, QuantizeScheme
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.latency import ratio_intervals
 from plimsoll_job.evaluate.timing import measure_times
 from plimsoll_job.load.data import Samples
+from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.fidelity import Fidelity, runner
 from plimsoll_job.techniques.quantize.quantized import Quantized, Start, quantize
-from plimsoll_job.techniques.quantize.schemes import SCHEMES
+from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
 from plimsoll_job.techniques.shape import Bench
 
 #: An interval that reaches down to 1 and ends below this is that of a format as fast as float, in a noisy place.
@@ -28,6 +29,7 @@ class Row:
     """What was measured of one scheme, and why it is not taken; without figures where it could not be made."""
 
     scheme: QuantizeScheme
+    computes: str = ""
     size_bytes: int = 0
     fidelity: Fidelity | None = None
     latency: tuple[RatioInterval, ...] = ()
@@ -38,7 +40,7 @@ class Row:
         """Return the row for the record."""
         figures: dict[str, Any] = {}
         if self.fidelity is not None:
-            figures = {"bytes": self.size_bytes, **self.fidelity.to_details()}
+            figures = {"computes": self.computes, "bytes": self.size_bytes, **self.fidelity.to_details()}
             figures["latencyP50"] = [
                 {"batchSize": one.batch_size, **{k: round(getattr(one, k), 4) for k in ("ratio", "low", "high")}}
                 for one in self.latency
@@ -51,21 +53,35 @@ def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench
     rows: list[Row] = []
     for number, (name, scheme) in enumerate(SCHEMES.items()):
         bench.reporter.report("quantize", 0.1 + 0.8 * number / len(SCHEMES), f"measures {name}")
-        against = "it is trained, and Auto trains nothing" if scheme.trains else scheme.missing()
+        against = _why_not_tried(scheme)
         if against is not None:
             rows.append(Row(name, against=against))
             continue
         try:
-            quantized = quantize(name, start, exclude, bench.spec_field)
+            quantized = quantize(name, start, exclude, bench.spec_field, _compute(name))
         except UserError as error:
             rows.append(Row(name, against=error.message.removeprefix(f"{bench.spec_field}: ")))
             continue
         latency = _time(start, quantized, settings, bench.seed)
-        row = Row(name, quantized.graph.size_bytes, quantized.fidelity, latency, quantized=quantized)
+        computes = quantized.details["computes"]
+        row = Row(name, computes, quantized.graph.size_bytes, quantized.fidelity, latency, quantized=quantized)
         rows.append(replace(row, against=objection(row, settings)))
         best = smallest(rows)
         rows = [one if one is best else replace(one, quantized=None) for one in rows]
     return rows
+
+
+def _why_not_tried(scheme: Scheme) -> str | None:
+    if scheme.trains:
+        return "it is trained, and Auto trains nothing"
+    if scheme.leaves_gpu and serving_gpu() is not None:
+        return "ONNX Runtime computes it on the processor, between copies from the GPU and back"
+    return scheme.missing()
+
+
+def _compute(name: QuantizeScheme) -> Compute | None:
+    """Return what is fast here: GPUs compute in halves, and have no reason to store them only."""
+    return Compute.FLOAT16 if name is QuantizeScheme.FLOAT16 and serving_gpu() is not None else None
 
 
 def objection(row: Row, settings: AutoChoice) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
-from plimsoll_job.sessions import open_session
+from plimsoll_job.sessions import open_served
 
 Answers = NDArray[np.float64]
 
@@ -35,8 +35,8 @@ class Fidelity:
 
 
 def runner(graph: bytes | Path, threads: int) -> Callable[[Arrays], Any]:
-    """Return what answers one batch by the graph."""
-    session = open_session(graph, threads)
+    """Return what answers one batch by the graph, as it would be served here."""
+    session = open_served(graph, threads)
     return lambda inputs: session.run(None, dict(inputs))[0]
 
 

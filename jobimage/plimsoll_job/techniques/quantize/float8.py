@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, version_converter
 
 from plimsoll_job.export.lean import LeanModel, Numbers
+from plimsoll_job.techniques.quantize.float16_compute import compute_in_float16
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import Layer
 
@@ -22,20 +23,30 @@ OPSET = 19
 
 
 def to_float8(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> LeanModel:
-    """Return the model with the weights of these layers in float8, restored to float32 where they are used."""
+    """Return the model that computes in float16, with the weights of these layers in float8.
+
+    A session restores them as it is loaded: restored at each use, they would take longer than halves.
+    """
     changed = model.lean()
     changed.proto = version_converter.convert_version(changed.proto, OPSET)
     graph = changed.proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
     nodes = {node.name: node for node in graph.node}
     axes = {layer.weight: _output_axis(nodes[layer.node], len(constants[layer.weight].dims)) for layer in layers}
+    sources = {name: changed.source(constants[name]) for name in axes}
+    compute_in_float16(changed, model.layers, layers)
     restored = []
     for name, axis in axes.items():
-        source = changed.source(constants[name])
+        constant, source = constants[name], sources[name]
+        computed = constant.data_type
         scale = _scale(source(), axis)
-        changed.replace(constants[name], f"{name}_stored", TensorProto.FLOAT8E4M3FN, partial(_converted, source, scale))
-        changed.add(f"{name}_scale", TensorProto.FLOAT, (scale.size,), partial(np.ravel, scale))
-        restored.append(helper.make_node("DequantizeLinear", [f"{name}_stored", f"{name}_scale"], [name], axis=axis))
+        changed.replace(constant, f"{name}_stored", TensorProto.FLOAT8E4M3FN, partial(_converted, source, scale))
+        changed.add(f"{name}_scale", TensorProto.FLOAT, scale.shape, partial(np.asarray, scale))
+        restored += [
+            helper.make_node("Cast", [f"{name}_stored"], [f"{name}_unscaled"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}_unscaled", f"{name}_scale"], [f"{name}_restored"]),
+            helper.make_node("Cast", [f"{name}_restored"], [name], to=computed),
+        ]
     changed.set_nodes([*restored, *graph.node])
     return changed
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from plimsoll_api.spec import Exclusion, QuantizeScheme
+from plimsoll_api.spec import Compute, Exclusion, QuantizeScheme
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import strip
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
 from plimsoll_job.memory import give_back
 from plimsoll_job.scratch import HeldFile, Scratch
-from plimsoll_job.sessions import open_frugally, open_session
+from plimsoll_job.sessions import open_frugally, open_served, open_session, serving_gpu
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import (
@@ -28,7 +28,7 @@ from plimsoll_job.techniques.quantize.layers import (
     is_within,
     stored_types,
 )
-from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
+from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme, scheme_of
 from plimsoll_job.techniques.quantize.sensitivity import Chosen, choose_layers
 
 #: Sensitivity compares answers and nothing else: one thread gives the same ones every time.
@@ -76,9 +76,11 @@ class Quantized:
     notes: tuple[str, ...]
 
 
-def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec_field: str) -> Quantized:
+def quantize(
+    name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec_field: str, compute: Compute | None = None
+) -> Quantized:
     """Return the model in the scheme's format; UserError when no layer gets it, or when that gains nothing."""
-    scheme, model = SCHEMES[name], start.model
+    scheme, model = scheme_of(name, compute), start.model
     able, kept = able_layers(name, model, exclude, spec_field)
     ranges = start.ranges
     if ranges is None and start.calibration is not None:
@@ -111,7 +113,7 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
         )
     fidelity = None
     if start.calibration is not None and start.expected is not None:
-        fidelity = compare(start.expected, _answers(graph, scheme, start.calibration))
+        fidelity = compare(start.expected, _served_answers(graph, scheme, start.calibration))
         if not np.isfinite(fidelity.error):
             raise UserError(f"{spec_field}: answers in {name} are no finite numbers", reason="NotQuantizable")
     return Quantized(
@@ -123,7 +125,7 @@ def quantize(name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec
             "scheme": str(name),
             "floatBytes": start.size_bytes,
             "bytes": graph.size_bytes,
-            "computes": scheme.computes,
+            "computes": scheme.arithmetic,
             **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
             **({} if fidelity is None else {"fidelity": fidelity.to_details()}),
             "weightTypes": dict(sorted(Counter(types.values()).items())),
@@ -161,6 +163,12 @@ def _write(model: LeanModel) -> HeldFile:
     written = HeldFile(scratch.path / "model.onnx", scratch)
     model.write(written.path)
     return written
+
+
+def _served_answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answers:
+    if serving_gpu() is None:
+        return _answers(graph, scheme, samples)
+    return answers(open_served(graph.path, THREADS), samples)
 
 
 def _answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answers:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import onnxruntime as ort
-import torch
-
-from plimsoll_api.spec import QuantizeScheme
+from plimsoll_api.spec import Compute, QuantizeScheme
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
+from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.float8 import to_float8
+from plimsoll_job.techniques.quantize.float16_compute import to_float16_compute
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.half import to_bfloat16, to_float16
 from plimsoll_job.techniques.quantize.int4 import to_int4
@@ -25,7 +24,7 @@ ALL = CONVOLUTIONS | LINEAR | EMBEDDINGS
 
 @dataclass(frozen=True)
 class Scheme:
-    """One number format: how a graph gets it, for layers of which operators, what is computed with it, what it needs.
+    """One number format: how a graph gets it, for layers of which operators, what processors compute in, what it needs.
 
     `quantize` takes the float model, the layers that are to change and what `observe` found on the calibration data,
     and returns the changed model. `missing` tells why the scheme cannot work on this machine.
@@ -35,10 +34,19 @@ class Scheme:
     operators: frozenset[str]
     computes: str
     why_others_stay: str = ""
+    #: What GPUs compute in, for which ONNX Runtime has no kernels of integers.
+    on_gpu: str = "float32"
+    #: Whether layers of it are computed by the processor, also where there is a GPU.
+    leaves_gpu: bool = False
     missing: Callable[[], str | None] = lambda: None
     observe: Callable[[FloatModel, Samples], bytes | None] = lambda model, samples: None
     #: Whether the model is trained for it first.
     trains: bool = False
+
+    @property
+    def arithmetic(self) -> str:
+        """What is computed in here."""
+        return self.computes if serving_gpu() is None else self.on_gpu
 
     def takes(self, layer: Layer) -> bool:
         """Return whether layers of this operator get the format."""
@@ -46,23 +54,32 @@ class Scheme:
 
 
 def _missing_for_float8() -> str | None:
-    if "CUDAExecutionProvider" not in ort.get_available_providers() or not torch.cuda.is_available():
-        return "needs a GPU, and ONNX Runtime in this image finds none; Int8Static takes as many bytes on a processor"
-    if torch.cuda.get_device_capability() < (8, 9):
-        return f"needs a GPU that computes in float8, and {torch.cuda.get_device_name()} does not"
-    return None
+    if serving_gpu() is not None:
+        return None
+    return "needs a GPU, and ONNX Runtime here finds none; Int8Static takes as many bytes on a processor"
 
 
 SCHEMES: Mapping[QuantizeScheme, Scheme] = {
     QuantizeScheme.FLOAT16: Scheme(to_float16, ALL, "float32"),
     QuantizeScheme.BFLOAT16: Scheme(to_bfloat16, ALL, "float32"),
     QuantizeScheme.INT8_DYNAMIC: Scheme(
-        to_int8_dynamic, LINEAR | EMBEDDINGS, "int8 in linear layers", "ONNX Runtime is slow at it in int8"
+        to_int8_dynamic,
+        LINEAR | EMBEDDINGS,
+        "int8 in linear layers",
+        "ONNX Runtime is slow at it in int8",
+        on_gpu="int8 in linear layers, by the processor",
+        leaves_gpu=True,
     ),
     QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges),
     QuantizeScheme.INT8_QAT: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges, trains=True),
     QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
         to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits"
     ),
-    QuantizeScheme.FLOAT8: Scheme(to_float8, ALL, "float32", missing=_missing_for_float8),
+    QuantizeScheme.FLOAT8: Scheme(to_float8, ALL, "float16", on_gpu="float16", missing=_missing_for_float8),
 }
+_FLOAT16_COMPUTE = Scheme(to_float16_compute, ALL, "float16, which processors are slow at", on_gpu="float16")
+
+
+def scheme_of(name: QuantizeScheme, compute: Compute | None) -> Scheme:
+    """Return the scheme of the name that computes as asked for."""
+    return _FLOAT16_COMPUTE if compute is Compute.FLOAT16 else SCHEMES[name]
