@@ -179,3 +179,9 @@ def test_what_nothing_reads_any_more_is_dropped(tmp_path: Path) -> None:
     lean.drop_unread()
     assert [one.name for one in lean.proto.graph.initializer] == ["b"]
     assert not lean.numbers
+
+
+def test_numbers_that_no_protobuf_has_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "endless.onnx").write_bytes(b"\xff" * 100_000)
+    with pytest.raises(ValueError, match="ends within a number"):
+        read_lean(tmp_path / "endless.onnx")

@@ -31,6 +31,14 @@ ALIGNMENT = 1 << 12
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
 #: The wire type of what has a length of its own.
 LENGTH = 2
+#: No number of the wire format takes more bits.
+MAX_BITS = 64
+#: Several numbers a byte, which the graph keeps.
+PACKED = frozenset(
+    getattr(TensorProto, name)
+    for name in ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1")
+    if hasattr(TensorProto, name)
+)
 
 
 @dataclass(frozen=True)
@@ -168,10 +176,11 @@ class LeanModel:
         return _key(INITIALIZER, LENGTH) + _varint(len(head) + body) + head
 
 
-def read_lean(path: Path, scratch: Scratch | None = None) -> LeanModel:
+def read_lean(path: Path, scratch: Scratch | None = None, *, outside: bool = True) -> LeanModel:
     """Return the model of the file, whose large constants stay there; DecodeError or ValueError for a torn file.
 
-    The file must stay as it is while the model is in use; the scratch directory, where it lies in one, does.
+    The file must stay as it is while the model is in use; the scratch directory, where it lies in one, does. What lies
+    in other files is not looked for where `outside` is false.
     """
     model = LeanModel(onnx.ModelProto())
     beside, graph, constants = bytearray(), bytearray(), []
@@ -188,7 +197,7 @@ def read_lean(path: Path, scratch: Scratch | None = None) -> LeanModel:
     model.proto.MergeFromString(bytes(beside))
     model.proto.graph.MergeFromString(bytes(graph))
     for constant, place in constants:
-        numbers = _numbers_at(path, constant, place, scratch)
+        numbers = numbers_at(path, constant, place, scratch) if outside or place else None
         if numbers is not None:
             model.numbers[constant.name] = numbers
         model.proto.graph.initializer.append(constant)
@@ -206,10 +215,13 @@ def _read_constant(content: mmap.mmap, start: int, end: int) -> tuple[TensorProt
     return TensorProto.FromString(bytes(kept)), place
 
 
-def _numbers_at(
+def numbers_at(
     path: Path, constant: TensorProto, place: tuple[int, int] | None, scratch: Scratch | None
 ) -> Numbers | None:
-    """Return what reads the numbers from the file, or from one beside it; None where the constant has them itself."""
+    """Return what reads the numbers from the file, or from one beside it; None where the constant has them itself.
+
+    ValueError where they are more or fewer than the constant's.
+    """
     if constant.data_location == TensorProto.EXTERNAL:
         outside = {one.key: one.value for one in constant.external_data}
         path = path.with_name(outside["location"])
@@ -219,9 +231,12 @@ def _numbers_at(
     if place is None:
         return None
     offset, length = place
-    if length != _bytes_of(constant):
+    if length != _bytes_of(constant) and constant.data_type not in PACKED:
         raise ValueError(f"tensor {constant.name!r} has {length} bytes for the shape {list(constant.dims)}")
     kind = helper.tensor_dtype_to_np_dtype(constant.data_type)
+    if constant.data_type in PACKED:
+        constant.raw_data = Stored(path, np.dtype(np.uint8), (length,), offset)().tobytes()
+        return None
     return Stored(path, kind, tuple(constant.dims), offset, scratch)
 
 
@@ -251,7 +266,7 @@ def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, i
 def _read_varint(content: mmap.mmap, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
-        if at >= len(content):
+        if at >= len(content) or shift >= MAX_BITS:
             raise ValueError("the file ends within a number")
         byte = content[at]
         at += 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
@@ -12,6 +15,8 @@ from plimsoll_api.names import CLAIMS_DIRECTORY
 from plimsoll_job.errors import TransientError, UserError
 
 SCHEME = "pvc://"
+#: What is held of a file while it is copied.
+PART_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,25 @@ class Store:
 
     def read(self, uri: str, spec_field: str) -> bytes:
         """Return the bytes of the file; UserError when there is none."""
+        with self._open(uri, spec_field) as file:
+            content: bytes = file.read()
+        return content
+
+    def copy(self, uri: str, spec_field: str, target: Path) -> str:
+        """Copy the file, in parts, and return `sha256:` and the digest of its bytes; UserError when there is none."""
+        digest = hashlib.sha256()
+        with self._open(uri, spec_field) as file, target.open("wb") as copied:
+            while part := file.read(PART_BYTES):
+                digest.update(part)
+                copied.write(part)
+        return f"sha256:{digest.hexdigest()}"
+
+    @contextlib.contextmanager
+    def _open(self, uri: str, spec_field: str) -> Iterator[Any]:
         path = self.locate(uri, spec_field)
         try:
             with fsspec.open(f"file://{path}", "rb") as file:
-                content: bytes = file.read()
+                yield file
         except FileNotFoundError as error:
             raise UserError(f"{spec_field}: there is no file {uri}", reason="NotFound") from error
         except IsADirectoryError as error:
@@ -59,7 +79,6 @@ class Store:
             raise TransientError(
                 f"{spec_field}: {uri} cannot be read now: {error}", reason="StoreUnreadable"
             ) from error
-        return content
 
 
 def is_empty_folder(path: Path) -> bool:

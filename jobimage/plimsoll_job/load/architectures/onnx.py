@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto, helper, inliner, numpy_helper, version_converter
+from onnx import TensorProto, helper, inliner, version_converter
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import NUMPY_NAMES, lift_constants, name_nodes, opset, signature
@@ -11,6 +11,7 @@ from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.architectures.graph import FIELD, GraphModule
 from plimsoll_job.load.onnx_file import tensors_of
 from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
+from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import open_frugally
 
 #: The least operator set in which ONNX Runtime quantizes by channel.
@@ -23,32 +24,27 @@ QUANTIZED_PARTS = ("QLinear", "Integer", "QGemm", "QAttention", "Quantize")
 NAMES_SHOWN = 5
 
 
-def build_graph(model: onnx.ModelProto) -> GraphModule:
+def build_graph(model: LeanModel) -> GraphModule:
     """Return the model as a module that takes any batch; the model is changed.
 
     UserError for operators that are not known, control flow, sparse constants, numbers of another format than float32
     and what is quantized already, inputs that no data set gives, several outputs, and what ONNX Runtime cannot load.
     """
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    _check_operators(model)
-    lift_constants(LeanModel(model))
-    name_nodes(model)
-    constants = {constant.name for constant in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model = _modern(model)
-    _check_numbers(model)
-    _check_signature(model)
-    batch = _free_batch(model.graph)
-    # What it raises shares no public base class.
-    try:
-        onnx.checker.check_model(model)
-        open_frugally(model.SerializeToString())
-    except Exception as error:
-        raise UserError(f"{FIELD}: ONNX Runtime cannot load the model: {error}", reason="NotLoadable") from error
-    return GraphModule(LeanModel(model), batch)
+    if model.proto.functions:
+        model.proto = inliner.inline_local_functions(model.proto)
+    _check_operators(model.proto)
+    lift_constants(model)
+    name_nodes(model.proto)
+    constants = {constant.name for constant in model.proto.graph.initializer}
+    inputs = [value for value in model.proto.graph.input if value.name not in constants]
+    del model.proto.graph.input[:]
+    model.proto.graph.input.extend(inputs)
+    model.proto = _modern(model.proto)
+    _check_numbers(model.proto)
+    _check_signature(model.proto)
+    batch = _free_batch(model)
+    _check_loads(model)
+    return GraphModule(model, batch)
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
@@ -147,11 +143,26 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
 
 
-def _free_batch(graph: onnx.GraphProto) -> int | None:
+def _check_loads(model: LeanModel) -> None:
+    """UserError when the model is not one of ONNX, or ONNX Runtime refuses it."""
+    scratch = Scratch()
+    path = scratch.path / "model.onnx"
+    model.write_apart(path)
+    # What it raises shares no public base class.
+    try:
+        onnx.checker.check_model(str(path))
+        open_frugally(path)
+    except Exception as error:
+        why = str(error).replace(f" from {path}", "")
+        raise UserError(f"{FIELD}: ONNX Runtime cannot load the model: {why}", reason="NotLoadable") from error
+
+
+def _free_batch(model: LeanModel) -> int | None:
     """Let the first axis of inputs and outputs be of any size; return the size that it was fixed to, if it was.
 
     Where a reshape has that size written into it, it takes the size of what it reshapes, unless that is a constant.
     """
+    graph = model.proto.graph
     first = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)]
     for axis in (axis for axes in first for axis in axes if axis.HasField("dim_value") and axis.dim_value < 1):
         # How some exporters write a free axis.
@@ -168,7 +179,7 @@ def _free_batch(graph: onnx.GraphProto) -> int | None:
     for node in graph.node:
         reshapes = node.op_type == "Reshape" and node.input[0] not in constants
         shape = constants.get(node.input[1]) if reshapes else None
-        sizes = [] if shape is None else numpy_helper.to_array(shape).tolist()
+        sizes = [] if shape is None else model.array(shape).tolist()
         if (
             len(sizes) > 1
             and sizes[0] == batch
