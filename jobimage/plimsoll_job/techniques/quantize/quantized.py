@@ -173,7 +173,7 @@ def _served_answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answer
 
 def _answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answers:
     give_back()
-    if scheme.computes == FLOAT:
+    if scheme.computes.startswith("float"):
         return answers(open_frugally(graph.path, folds=False), samples)
     # What integers come to depends on kernels that take packed weights only.
     return answers(open_session(graph.path, THREADS), samples)
