@@ -29,6 +29,12 @@ MISSING: dict[str, Any] = {"uri": "pvc://data/none.parquet", "inputs": COLUMNS}
 STEPS = [DISTILL, {"prune": {"criterion": "Magnitude", "amount": "40%"}}, DISTILL]
 
 
+@pytest.fixture(autouse=True)
+def _on_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide GPUs from the processes: each would need one of its own."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 def test_torchrun_tells_each_process_its_place() -> None:
     assert Ranks.of_environment({}) == Ranks(0, 1, 0)
     assert Ranks.of_environment({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Ranks(3, 4, 1)
