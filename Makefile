@@ -7,6 +7,7 @@ PYTHON_FOR_VENV ?= python3.11
 export PLIMSOLL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/plimsoll
 export UV_CACHE_DIR ?= $(PLIMSOLL_CACHE)/uv-cache
 export UV_LINK_MODE ?= hardlink
+export MYPY_CACHE_DIR ?= $(PLIMSOLL_CACHE)/mypy
 # Cluster-wide names that the machine may have set would lead kubectl and the clients elsewhere.
 unexport KUBECONFIG
 

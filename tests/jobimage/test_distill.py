@@ -110,20 +110,13 @@ def test_one_seed_gives_one_model() -> None:
     assert one == same != other
 
 
-def test_the_given_student_stays_as_it_was() -> None:
-    candidate = student()
-    before = candidate.fingerprint()
-    taught(candidate)
-    assert candidate.fingerprint() == before
-
-
 def test_pruned_zeros_survive() -> None:
     order = Prune.model_validate({"criterion": "Magnitude", "granularity": "Unstructured", "amount": "60%"})
     pruned = prune.apply(order, student(), bench_of(teacher())).candidate
+    before, was_zero = pruned.fingerprint(), {name: pruned.module.get_parameter(name) == 0 for name in pruned.sparse}
     trained = taught(pruned, epochs=5).candidate
-    assert trained.fingerprint() != pruned.fingerprint()
-    for name in pruned.sparse:
-        zeros = pruned.module.get_parameter(name) == 0
+    assert trained.fingerprint() != before
+    for name, zeros in was_zero.items():
         assert zeros.any()
         assert (trained.module.get_parameter(name)[zeros] == 0).all()
 
@@ -156,6 +149,18 @@ def test_a_device_without_a_fixed_order_is_noted(monkeypatch: pytest.MonkeyPatch
     assert taught(student()).notes == ()
     monkeypatch.setattr(Training, "run", warning_run)
     assert "another run of the same plan may give another artifact" in taught(student()).notes[0]
+
+
+def test_the_candidate_is_trained_in_place_and_the_model_as_given_is_not() -> None:
+    bench = bench_of(teacher(), train=samples_of((13,), 50))
+    given = Candidate(bench.source.module)
+    fingerprint = given.fingerprint()
+    first = distill.apply(settings(), given, bench).candidate
+    assert first.module is not bench.source.module
+    assert given.fingerprint() == fingerprint != first.fingerprint()
+    second = distill.apply(settings(), first, bench).candidate
+    assert second.module is first.module
+    assert Candidate(bench.source.module).fingerprint() == fingerprint
 
 
 def test_training_data_is_needed() -> None:

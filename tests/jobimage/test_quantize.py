@@ -236,6 +236,28 @@ def test_excluded_layers_and_those_beyond_half_precision_compute_in_float(scheme
     assert applied.details["fidelity"]["error"] < 0.1
 
 
+class Stacked(nn.Module):
+    """A product of each of four vectors with a matrix of its own, and one that all share."""
+
+    input_shape = (4, 64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrices, self.head = nn.Parameter(torch.randn(4, 64, 32)), nn.Linear(32, 200)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.head((vectors.unsqueeze(2) @ self.matrices).squeeze(2))
+        return answers.flatten(1)
+
+
+@pytest.mark.parametrize("scheme", ["Int8Static", "Int8Dynamic", "Int4WeightOnly"])
+def test_stacked_matrices_stay_float_where_integers_are_multiplied(scheme: str) -> None:
+    applied = quantized(Stacked, scheme)
+    assert Counter(types_of(applied).values()) == {"float32": 1, {"Int4WeightOnly": "int4"}.get(scheme, "int8"): 1}
+    assert any("no int8 product of stacked matrices" in layer["why"] for layer in applied.details["layers"])
+    assert relative_error(Stacked, graph_of(applied)) < 0.2
+
+
 def test_numbers_beyond_half_precision_stay_float() -> None:
     module, _, bench = setting(wine_mlp)
     with torch.no_grad():

@@ -27,7 +27,10 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Fresh
 
 
 def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
-    """Return the candidate trained on what the baseline knows of the training samples."""
+    """Return the candidate trained on what the baseline knows of the training samples; it is trained in place.
+
+    The model as given stays as it is: later steps and the comparison need it.
+    """
     samples = bench.need_train()
     device = bench.ranks.device
     if settings.student is not None:
@@ -35,7 +38,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     source = bench.load_teacher() if bench.load_teacher else bench.source
     # On a processor the teacher is only read, so one copy of its weights serves both.
     teacher_module = source.module if device.type == "cpu" else source.build()
-    student = copy.deepcopy(candidate.module)
+    student = candidate.module if candidate.module is not bench.source.module else copy.deepcopy(candidate.module)
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
     kind = OutputKind.of_task(bench.task)

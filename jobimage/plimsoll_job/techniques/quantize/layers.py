@@ -45,12 +45,14 @@ class Layer:
     name: str
     operator: str
     weight: str
+    #: Whether a product is of a stack of matrices, one for each entry of further axes.
+    stacked: bool = False
 
 
 def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer, ...]:
     """Return the layers in the order of the graph; the nodes must have names."""
     matrices = {
-        constant.name
+        constant.name: len(constant.dims)
         for constant in model.graph.initializer
         if constant.data_type == TensorProto.FLOAT and len(constant.dims) > 1
     }
@@ -59,7 +61,8 @@ def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer
         places = [at for at in WEIGHT_INPUTS.get(node.op_type, ()) if at < len(node.input)]
         weight = next((node.input[at] for at in places if node.input[at] in matrices), None)
         if weight is not None:
-            layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight))
+            stacked = node.op_type == "MatMul" and weight == node.input[1] and matrices[weight] > 2
+            layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight, stacked))
     return tuple(layers)
 
 

@@ -173,7 +173,7 @@ def _served_answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answer
 
 def _answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answers:
     give_back()
-    if scheme.computes.startswith("float"):
+    if not scheme.of_integers:
         return answers(open_frugally(graph.path, folds=False), samples)
     # What integers come to depends on kernels that take packed weights only.
     return answers(open_session(graph.path, THREADS), samples)
@@ -206,8 +206,8 @@ def _range(name: str, ends: tuple[float, float] | None) -> dict[str, list[float]
 
 def _why_kept(layer: Layer, name: QuantizeScheme, scheme: Scheme, excluded: Collection[str]) -> str | None:
     """Return why the layer is not given to the scheme, None when it is."""
-    if not scheme.takes(layer):
-        return f"{name} leaves {layer.operator} in float: {scheme.why_others_stay}"
+    if (why := scheme.why_kept(layer)) is not None:
+        return f"{name} leaves {layer.operator} in float: {why}"
     module = next((module for module in excluded if is_within(layer, module)), None)
     return None if module is None else f"exclude.layers names {module}"
 

@@ -34,6 +34,8 @@ class Scheme:
     operators: frozenset[str]
     computes: str
     why_others_stay: str = ""
+    #: Whether processors compute in integers.
+    of_integers: bool = False
     #: What GPUs compute in, for which ONNX Runtime has no kernels of integers.
     on_gpu: str = "float32"
     #: Whether layers of it are computed by the processor, also where there is a GPU.
@@ -48,9 +50,12 @@ class Scheme:
         """What is computed in here."""
         return self.computes if serving_gpu() is None else self.on_gpu
 
-    def takes(self, layer: Layer) -> bool:
-        """Return whether layers of this operator get the format."""
-        return layer.operator in self.operators
+    def why_kept(self, layer: Layer) -> str | None:
+        """Return why the layer does not get the format, None when it does."""
+        if layer.operator not in self.operators:
+            return self.why_others_stay
+        # Its kernels have one scale a column for the whole stack, and fail at the first run.
+        return "ONNX Runtime has no int8 product of stacked matrices" if self.of_integers and layer.stacked else None
 
 
 def _missing_for_float8() -> str | None:
@@ -67,13 +72,14 @@ SCHEMES: Mapping[QuantizeScheme, Scheme] = {
         LINEAR | EMBEDDINGS,
         "int8 in linear layers",
         "ONNX Runtime is slow at it in int8",
+        of_integers=True,
         on_gpu="int8 in linear layers, by the processor",
         leaves_gpu=True,
     ),
-    QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges),
-    QuantizeScheme.INT8_QAT: Scheme(to_int8_static, ALL, "int8", observe=observe_ranges, trains=True),
+    QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8", of_integers=True, observe=observe_ranges),
+    QuantizeScheme.INT8_QAT: Scheme(to_int8_static, ALL, "int8", of_integers=True, observe=observe_ranges, trains=True),
     QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
-        to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits"
+        to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits", of_integers=True
     ),
     QuantizeScheme.FLOAT8: Scheme(to_float8, ALL, "float16", on_gpu="float16", missing=_missing_for_float8),
 }
