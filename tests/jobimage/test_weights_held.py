@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-INPUTS, WIDTH, LAYERS = 16, 1448, 8
+INPUTS, WIDTH, LAYERS = 16, 2048, 8
 #: Runs the small model first: what is imported and set aside on the way is no weight. Then the peak is counted anew.
 #: Of a process that loads an output beside this one, what it takes for a small model is no weight either.
 PROGRAM = """
@@ -67,12 +67,12 @@ print(max(_status("VmHWM") - before, *(own + peak - fresh for own, peak in besid
 PRUNE = {"prune": {"criterion": "Magnitude", "granularity": "Structured", "amount": "30%"}}
 DISTILL = {"distill": {"epochs": 1, "batchSize": 32}}
 SCHEMES = {
-    "Int8Static": 2.9,
-    "Int8Dynamic": 2.7,
-    "Int4WeightOnly": 2.7,
-    "Float16": 2.7,
-    "BFloat16": 2.7,
-    "Float8": 2.7,
+    "Int8Static": 2.7,
+    "Int8Dynamic": 2.5,
+    "Int4WeightOnly": 2.5,
+    "Float16": 2.5,
+    "BFloat16": 2.5,
+    "Float8": 2.5,
 }
 
 
@@ -95,8 +95,8 @@ def large() -> nn.Module:
 @pytest.mark.parametrize(
     ("steps", "kind", "most"),
     [
-        ([PRUNE], "safetensors", 2.6),
-        ([PRUNE, DISTILL], "safetensors", 4.4),
+        ([PRUNE], "safetensors", 2.4),
+        ([PRUNE, DISTILL], "safetensors", 4.1),
         *(([{"quantize": {"scheme": scheme}}], "safetensors", most) for scheme, most in SCHEMES.items()),
         ([{"quantize": {"scheme": "Float16"}}], "onnx", 3.2),
     ],
@@ -113,5 +113,5 @@ def test_the_weights_are_held_no_more_often_than_is_told(
     )
     assert done.returncode == 0, done.stderr
     held = float(done.stdout.split()[-1])
-    # The figures are those of the guide to sizing pods, with room for what is of a fixed size beside this model.
-    assert 0.65 * most < held < most, held
+    # The figures are those of the guide to sizing pods, with a little room; that of ONNX varies by what malloc keeps.
+    assert (0.65 if kind == "onnx" else 0.8) * most < held < most, held

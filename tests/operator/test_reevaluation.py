@@ -17,6 +17,7 @@ from plimsoll_operator.cluster.resources import MODEL_RELEASES
 from plimsoll_operator.pods import Owner
 from plimsoll_operator.release import build
 from plimsoll_operator.release.decide import decide
+from plimsoll_operator.release.revisions import Revision
 from plimsoll_operator.release.snapshot import ReleaseSnapshot
 from plimsoll_operator.stage import Stage, StageState
 
@@ -33,17 +34,22 @@ def test_its_batch_jobs_are_collected_a_day_after_their_end() -> None:
     assert [job["spec"]["ttlSecondsAfterFinished"] for job in jobs] == [86_400, 86_400]
 
 
-def test_one_that_is_refused_is_over_in_the_api_servers_words_and_holds_up_nothing() -> None:
-    seen = ReleaseSnapshot(
+def serving(second: Revision, reevaluate: str | None = None) -> ReleaseSnapshot:
+    """Return a release that serves its second revision."""
+    return ReleaseSnapshot(
         namespace="ns",
         name="digits",
         uid=RELEASE_UID,
         generation=1,
         deleting=False,
-        reevaluate="now",
+        reevaluate=reevaluate,
         status=ModelReleaseStatus(current_revision=2),
-        revisions=(revision(1, "baseline"), revision(2, "a")),
+        revisions=(revision(1, "baseline"), second),
     )
+
+
+def test_one_that_is_refused_is_over_in_the_api_servers_words_and_holds_up_nothing() -> None:
+    seen = serving(revision(2, "a"), reevaluate="now")
     begun = ModelReleaseStatus.model_validate(decide(ModelReleaseSpec(), seen, IMAGE, NOW).status)
     later = replace(
         seen,
@@ -69,16 +75,7 @@ def reevaluated(own: dict[str, Any], given: dict[str, Any]) -> tuple[ModelReleas
     data = EvaluationData.model_validate(own)
     made = replace(made, spec=made.spec.model_copy(update={"evaluation_data": data}))
     spec = ModelReleaseSpec.model_validate({"reevaluation": {"id": "autumn", "data": given}})
-    seen = ReleaseSnapshot(
-        namespace="ns",
-        name="digits",
-        uid=RELEASE_UID,
-        generation=1,
-        deleting=False,
-        reevaluate=None,
-        status=ModelReleaseStatus(current_revision=2),
-        revisions=(revision(1, "baseline"), made),
-    )
+    seen = serving(made)
     begun = ModelReleaseStatus.model_validate(decide(spec, seen, IMAGE, NOW).status)
     later = replace(seen, status=begun, evaluate=Stage(StageState.ABSENT, "digits-reevaluate"))
     decision = decide(spec, later, IMAGE, NOW)

@@ -132,10 +132,10 @@ class Quantize(Model):
         "linear layers. Int8QAT: the same, after weights and ranges were trained for it on data.train, where that "
         "brings the answers nearer to float. Int8Dynamic: linear layers compute in int8, activations by their range in "
         "each run; embeddings are stored in int8, convolutions stay float. Int4WeightOnly: weights of linear layers in "
-        "blocks of 32 by 4 bits. Float16 and BFloat16: all weights stored in half the bytes, computed in float32 "
-        "unless compute says otherwise. Float8: weights stored in 8-bit floats, computed in float16; needs a GPU. "
-        "Auto: measures the schemes that can run on this machine beside the float model, and takes the smallest that "
-        "is near enough to its answers and not slower."
+        "blocks of 32 by 4 bits. Float16 and BFloat16: all weights stored in half the bytes, computed in "
+        "float32, or Float16 in float16 by compute. Float8: weights stored in 8-bit floats, computed in float16; needs "
+        "a GPU. Auto: measures the schemes that can run on this machine beside the float model, and takes the smallest "
+        "that is near enough to its answers and not slower."
     )
     compute: Compute | None = Field(
         default=None,
