@@ -10,6 +10,8 @@ export UV_LINK_MODE ?= hardlink
 export MYPY_CACHE_DIR ?= $(PLIMSOLL_CACHE)/mypy
 # Cluster-wide names that the machine may have set would lead kubectl and the clients elsewhere.
 unexport KUBECONFIG
+# Compiled once: torch and the tests themselves cost every process that starts 2 s, and every worker 20.
+unexport PYTHONDONTWRITEBYTECODE
 
 TOOLS := $(PLIMSOLL_CACHE)/uv
 UV := $(TOOLS)/bin/uv
@@ -26,6 +28,8 @@ WORKERS := -n auto --maxprocesses 4
 PARALLEL := $(WORKERS) --dist loadfile
 # Of few long tests: by files, the last of them would leave all other workers idle.
 PARALLEL_LONG := $(WORKERS) --dist worksteal
+# The tests of one mark, read from the files that have any: reading all files takes each worker seconds.
+marked = -m $(1) $$(grep -rl --include='test_*.py' 'mark\.$(1)\b' tests)
 
 # One line a stage, with how long it took.
 define stage
@@ -94,17 +98,17 @@ test-unit: venv
 	$(call stage,unit tests,$(PYTHON) -m pytest -q -m 'not ($(NOT_UNIT))' --durations=5 $(PARALLEL))
 
 test-slow: venv
-	$(call stage,slow tests,$(PYTHON) -m pytest -q -m slow --durations=5 $(PARALLEL_LONG))
+	$(call stage,slow tests,$(PYTHON) -m pytest -q --durations=5 $(PARALLEL_LONG) $(call marked,slow))
 
 test-images: venv
-	$(call stage,images,$(PYTHON) -m pytest -q -m images --durations=0 tests/cluster)
+	$(call stage,images,$(PYTHON) -m pytest -q --durations=0 $(call marked,images))
 
 test-apiserver: venv
-	$(call stage,API server tests,$(PYTHON) -m pytest -q -m apiserver --durations=5 $(if $(PLIMSOLL_KUBECONFIG),,$(PARALLEL)))
+	$(call stage,API server tests,$(PYTHON) -m pytest -q --durations=5 $(if $(PLIMSOLL_KUBECONFIG),,$(PARALLEL)) $(call marked,apiserver))
 
 # Brought up here, so that all tests of the stage share it; left up if it was up before.
 test-cluster: venv
-	$(call stage,cluster tests,$(PYTHON) -m tests.cluster with -- $(PYTHON) -m pytest -q -m cluster --durations=10)
+	$(call stage,cluster tests,$(PYTHON) -m tests.cluster with -- $(PYTHON) -m pytest -q --durations=10 $(call marked,cluster))
 
 cluster: venv ## Bring a real one-node Kubernetes up
 	$(CLUSTER) up
