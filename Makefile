@@ -28,8 +28,8 @@ WORKERS := -n auto --maxprocesses 4
 PARALLEL := $(WORKERS) --dist loadfile
 # Of few long tests: by files, the last of them would leave all other workers idle.
 PARALLEL_LONG := $(WORKERS) --dist worksteal
-# The tests of one mark, read from the files that have any: reading all files takes each worker seconds.
-marked = -m $(1) $$(grep -rl --include='test_*.py' 'mark\.$(1)\b' tests)
+# The tests of one mark, read from the files that have any, in pytest's order: reading all files takes each worker seconds.
+marked = -m $(1) $$(grep -rl --include='test_*.py' 'mark\.$(1)\b' tests | LC_ALL=C sort)
 
 # One line a stage, with how long it took.
 define stage
