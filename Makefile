@@ -37,8 +37,8 @@ define stage
   printf '== %s: %s, %d s\n' '$(1)' "$$([ $$status = 0 ] && echo done || echo FAILED)" $$(( $$(date +%s) - begun )); exit $$status
 endef
 
-.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-engine bench-gpu bench-operator \
-  test-unit test-slow test-images test-apiserver test-cluster
+.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-calibration bench-engine bench-gpu \
+  bench-operator test-unit test-slow test-images test-apiserver test-cluster
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -136,6 +136,9 @@ bench-engine: venv ## Ours beside the peers on the same models, data and budget;
 
 bench-gpu: venv ## Number formats on a GPU, where there is one
 	$(PYTHON) -m bench.gpu
+
+bench-calibration: venv ## Calibration on a GPU beside the processor, where there is one; two minutes
+	$(PYTHON) -m bench.calibration
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
 	$(PYTHON) -m bench.operator

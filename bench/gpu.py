@@ -22,7 +22,7 @@ from plimsoll_api.plan import Plan
 from plimsoll_api.spec import AutoChoice
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.compress import bench_of
-from plimsoll_job.load.plan import load_plan
+from plimsoll_job.load.plan import Loaded, load_plan
 from plimsoll_job.load.store import Store
 from plimsoll_job.packages import SERVING_RUNTIME, package_versions
 from plimsoll_job.progress import Reporter
@@ -59,19 +59,24 @@ MODELS: dict[str, Model] = {
 
 def measured(name: str) -> tuple[int, list[Row]]:
     """Return the bytes of the float model, and what Auto measures beside it."""
-    architecture, parts, lay = MODELS[name]
     with tempfile.TemporaryDirectory() as directory:
-        lay(Path(directory))
-        model = {"uri": "pvc://all/model", "architecture": architecture}
-        steps = [{"quantize": {"scheme": "Auto"}}]
-        plan = Plan.model_validate(
-            {"image": "", "model": model, "steps": steps, "seed": 0, "output": {"uri": "pvc://all/out"}, **parts}
-        )
         reporter = Reporter(emit=lambda progress: print(f"{name}: {progress.message}", file=sys.stderr))
-        loaded = load_plan(plan, Store(claims=Path(), mounts={"all": Path(directory)}), reporter)
+        plan, loaded = laid_out(name, Path(directory), reporter)
         start = Start.of(float_model_of(Candidate(loaded.source.module), loaded.signature), loaded.calibration)
         bench = bench_of(plan, 0, loaded, Checkpoints(Path(directory) / "checkpoints"), reporter)
         return start.size_bytes, measure(start, None, SETTINGS, bench)
+
+
+def laid_out(name: str, folder: Path, reporter: Reporter) -> tuple[Plan, Loaded]:
+    """Write the model and its samples to the folder, and return what a job that quantizes it loads."""
+    architecture, parts, lay = MODELS[name]
+    lay(folder)
+    model = {"uri": "pvc://all/model", "architecture": architecture}
+    steps = [{"quantize": {"scheme": "Auto"}}]
+    plan = Plan.model_validate(
+        {"image": "", "model": model, "steps": steps, "seed": 0, "output": {"uri": "pvc://all/out"}, **parts}
+    )
+    return plan, load_plan(plan, Store(claims=Path(), mounts={"all": folder}), reporter)
 
 
 def lines_of(name: str, float_bytes: int, rows: Sequence[Row]) -> list[str]:

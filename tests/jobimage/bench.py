@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import torch
 from torch import nn
 
 from plimsoll_api.report import Progress
@@ -13,6 +14,7 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import SINGLE_INPUT, Signature, single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.shape import Bench
 
 
@@ -20,6 +22,11 @@ def samples_of(shape: tuple[int, ...], count: int = 40, classes: int = 3, seed: 
     chance = np.random.default_rng(seed)
     inputs = chance.standard_normal((count, *shape)).astype(np.float32)
     return Samples({SINGLE_INPUT: inputs}, chance.integers(0, classes, count), digest="sha256:" + "0" * 64)
+
+
+def batches_of(*inputs: torch.Tensor) -> Batches:
+    """Return each tensor as a batch of a model that takes one."""
+    return Batches(lambda: [(one,) for one in inputs])
 
 
 def bench_of(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.jobimage.bench import batches_of
 from torch import nn
 
 from plimsoll_job.techniques.factorize.decompose import Factors, decompose
@@ -23,7 +24,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def moment_of(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, *batches: torch.Tensor) -> torch.Tensor:
-    return measure_moments(nn.Sequential(layer), [Target("0", layer, 1, 1)], [(one,) for one in batches])["0"]
+    return measure_moments(nn.Sequential(layer), [Target("0", layer, 1, 1)], batches_of(*batches))["0"]
 
 
 torch.manual_seed(0)

@@ -13,7 +13,7 @@ from plimsoll_job.figures import count, example_of
 from plimsoll_job.load import data
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Input
-from plimsoll_job.techniques.observe import batches_of, observe_inputs
+from plimsoll_job.techniques.observe import Batches, observe_inputs
 
 WORDS = 11
 TEXT = (Input("input_ids", (6,), "int64", WORDS), Input("attention_mask", (6,), "int64", 2))
@@ -57,13 +57,13 @@ def test_an_export_takes_all_inputs_by_name() -> None:
         ("attention_mask", "int64", [None, 6]),
     ]
     (answers,) = ort.InferenceSession(graph).run(None, given.rows(slice(None)))
-    (batch,) = batches_of(given)
+    (batch,) = Batches.of(given)
     assert np.allclose(answers, module(*batch).detach().numpy(), atol=1e-6)
 
 
 def test_layers_are_observed_over_all_batches_of_all_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "MAX_BATCH", 4)
     seen: list[int] = []
-    observe_inputs(Bag(), {"head": lambda inputs: seen.append(len(inputs))}, batches_of(samples(10)))
+    observe_inputs(Bag(), ["head"], lambda _, inputs: seen.append(len(inputs)), Batches.of(samples(10)))
     assert seen == [4, 4, 2]
     assert count(Bag(), TEXT).macs == 15

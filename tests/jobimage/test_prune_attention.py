@@ -21,6 +21,7 @@ from torchvision.models.swin_transformer import (
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters, example_of
 from plimsoll_job.load.inputs import single
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.attention import find_attentions
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.prune.importance import magnitude_scores
@@ -118,7 +119,8 @@ def test_a_head_that_repeats_another_goes_first_and_is_not_missed() -> None:
             layer = module.get_submodule(QUERY.replace("query", part))
             for tensor in (layer.get_parameter("weight"), layer.get_parameter("bias")):
                 tensor[48:64] = tensor[16:32]
-    scores = redundancy_scores(module, find_groups(module, signature), [example_of(signature, 64)])[QUERY]
+    batches = Batches(lambda: [example_of(signature, 64)])
+    scores = redundancy_scores(module, find_groups(module, signature), batches)[QUERY]
     by_head = scores.reshape(4, 16)[:, 0]
     assert by_head.argmin() in (1, 3)
     assert sorted(by_head)[0] < 1e-3 * sorted(by_head)[1]

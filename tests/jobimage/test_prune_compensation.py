@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime as ort
 import pytest
 import torch
-from tests.jobimage.bench import samples_of
+from tests.jobimage.bench import batches_of, samples_of
 from tests.jobimage.exported import export_bytes
 from tests.jobimage.modules import MixedMLP, Residual
 from tests.jobimage.planted import ARCHITECTURES, built, copy_channel, pruned
@@ -29,7 +29,7 @@ def test_channels_of_a_residual_sum_go_together_and_every_reader_is_refitted() -
     groups = find_groups(module, single((3, 8, 8)))
     (added,) = (group for group in groups if len(group.producers) == 2)
     less = cut(module, single((3, 8, 8)), [Cut(added.root, (4,))])
-    done = compensate(module, less, groups, [Cut(added.root, (4,))], lambda: [(inputs,)])
+    done = compensate(module, less, groups, [Cut(added.root, (4,))], batches_of(inputs))
     assert [(one.layer, one.channels_before, one.channels_after) for one in done] == [
         ("inner.0", 32, 31),
         ("head", 32, 31),

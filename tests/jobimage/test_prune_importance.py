@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.jobimage.bench import batches_of
 from tests.jobimage.modules import Flattened, Residual
 from torch import nn
 
@@ -19,8 +20,8 @@ from plimsoll_job.zoo import wine_mlp
 def test_streaming_over_batches_equals_the_whole(batch_size: int, statistic: ActivationStatistic) -> None:
     module, inputs = Residual().eval(), torch.randn(100, 3, 8, 8)
     groups = find_groups(module, single((3, 8, 8)))
-    whole = activation_scores(module, groups, [(inputs,)], statistic)
-    streamed = activation_scores(module, groups, [(one,) for one in inputs.split(batch_size)], statistic)  # type: ignore[no-untyped-call]
+    whole = activation_scores(module, groups, batches_of(inputs), statistic)
+    streamed = activation_scores(module, groups, batches_of(*torch.split(inputs, batch_size)), statistic)
     for root, scores in whole.items():
         assert np.allclose(streamed[root], scores, rtol=1e-5)
 
@@ -53,7 +54,7 @@ def test_features_of_a_flattened_channel_count_for_that_channel() -> None:
     module = Flattened().eval()
     with torch.no_grad():
         module.conv.weight[3], module.conv.bias[3] = 0.0, 0.0  # type: ignore[index]
-    scores = activation_scores(module, find_groups(module, single((1, 4, 4))), [(torch.rand(16, 1, 4, 4),)])
+    scores = activation_scores(module, find_groups(module, single((1, 4, 4))), batches_of(torch.rand(16, 1, 4, 4)))
     assert scores["conv"][3] == 0
     assert (np.delete(scores["conv"], 3) > 0).all()
 
@@ -75,7 +76,7 @@ def test_wanda_of_a_channel_is_the_weights_that_read_it_times_its_norm() -> None
         first.weight.copy_(torch.eye(2))
         last.weight.copy_(torch.tensor([[4.0, -1.0], [-2.0, 1.0]]))
     inputs = torch.tensor([[1.0, 3.0], [-1.0, 3.0]])
-    scores = activation_scores(module, find_groups(module, single((2,))), [(inputs,)], ActivationStatistic.WANDA)
+    scores = activation_scores(module, find_groups(module, single((2,))), batches_of(inputs), ActivationStatistic.WANDA)
     assert scores["0"].tolist() == pytest.approx([1.0, 1.0])  # (4 + 2) · 1 and (1 + 1) · 3, each over their mean
 
 
@@ -83,6 +84,6 @@ def test_each_group_has_the_mean_one() -> None:
     module = wine_mlp().eval()
     for scores in (
         magnitude_scores(module, find_groups(module, single((13,)))),
-        activation_scores(module, find_groups(module, single((13,))), [(torch.randn(8, 13),)]),
+        activation_scores(module, find_groups(module, single((13,))), batches_of(torch.randn(8, 13))),
     ):
         assert [float(values.mean()) for values in scores.values()] == pytest.approx([1.0, 1.0])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.jobimage.bench import samples_of
+from tests.jobimage.bench import batches_of, samples_of
 from tests.jobimage.modules import DepthwiseSeparable, Flattened, MixedMLP, PlainCNN, Residual
 from tests.jobimage.planted import built, copy_channel, pruned
 from torch import nn
@@ -23,7 +23,7 @@ from plimsoll_job.techniques.shape import Cut
 
 def refitted(module: nn.Module, shape: tuple[int, ...], inputs: torch.Tensor, one: Cut) -> nn.Module:
     less = cut(module, single(shape), [one])
-    compensate(module, less, find_groups(module, single(shape)), [one], lambda: [(one,) for one in inputs.split(16)])  # type: ignore[no-untyped-call]
+    compensate(module, less, find_groups(module, single(shape)), [one], batches_of(*torch.split(inputs, 16)))
     return less
 
 
@@ -46,7 +46,7 @@ def test_a_channel_that_repeats_another_goes_first_and_is_not_missed(
     shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
     copy_channel(module, layers, source=1, target=4, factor=factor)
     inputs = torch.from_numpy(samples_of(shape, 64).inputs["inputs"])
-    scores = redundancy_scores(module, find_groups(module, single(shape)), [(inputs,)])[root]
+    scores = redundancy_scores(module, find_groups(module, single(shape)), batches_of(inputs))[root]
     first = 1 if scores[1] < scores[4] else 4
     assert scores[first] < 1e-3 * scores.mean(where=scores < float("inf"))
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_a_linear_combination_of_channels_goes_first_and_is_not_missed() -> None
         first.weight[5] = 0.5 * first.weight[0] - 2 * first.weight[1] + first.weight[2]
         first.bias[5] = 0.5 * first.bias[0] - 2 * first.bias[1] + first.bias[2] + 3
     inputs = torch.from_numpy(samples_of((6,), 64).inputs["inputs"])
-    scores = redundancy_scores(module, find_groups(module, single((6,))), [(inputs,)])["mix"]
+    scores = redundancy_scores(module, find_groups(module, single((6,))), batches_of(inputs))["mix"]
     assert scores[[0, 1, 2, 5]].min() == scores.min() < 1e-4 * scores[3]
     less = refitted(module, (6,), inputs, Cut("mix", (5,)))
     assert torch.allclose(less(inputs), module(inputs), atol=1e-4)
@@ -87,8 +87,8 @@ def test_duplicates_leave_the_model_all_at_once_through_the_step() -> None:
 def test_streaming_over_batches_equals_the_whole(batch_size: int) -> None:
     module, inputs = built(Residual), torch.randn(100, 3, 8, 8)
     groups = find_groups(module, single((3, 8, 8)))
-    whole = redundancy_scores(module, groups, [(inputs,)])
-    streamed = redundancy_scores(module, groups, [(one,) for one in inputs.split(batch_size)])  # type: ignore[no-untyped-call]
+    whole = redundancy_scores(module, groups, batches_of(inputs))
+    streamed = redundancy_scores(module, groups, batches_of(*torch.split(inputs, batch_size)))
     for root, scores in whole.items():
         assert torch.allclose(torch.from_numpy(streamed[root]), torch.from_numpy(scores), rtol=1e-3)
 

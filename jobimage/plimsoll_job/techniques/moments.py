@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
+
+from plimsoll_job.techniques.observe import HOST
 
 #: Rows that are held in double precision at once.
 CHUNK = 65_536
+#: The share of a GPU's memory that moments may take; the model and what it makes of a batch need the rest.
+MOST_OF_GPU = 0.5
 
 
 class Moments:
-    """Mean and second moment of rows, over all that were added."""
+    """Mean and second moment of rows, over all that were added; they are kept, and told, on the device."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, device: torch.device = HOST) -> None:
         self.row_count = 0
-        self._sum = torch.zeros(width, dtype=torch.float64)
-        self._products = torch.zeros(width, width, dtype=torch.float64)
+        self._sum = torch.zeros(width, dtype=torch.float64, device=device)
+        self._products = torch.zeros(width, width, dtype=torch.float64, device=device)
 
     def add(self, rows: torch.Tensor) -> None:
         """Take in rows of shape [any, width]."""
         self.row_count += len(rows)
         for chunk in rows.split(CHUNK):  # type: ignore[no-untyped-call]
-            values = chunk.double().cpu()
+            values = chunk.double().to(self._sum.device)
             self._sum += values.sum(dim=0)
             self._products.addmm_(values.T, values)
 
@@ -33,3 +39,14 @@ class Moments:
         """Return the mean of the rows' outer products, about their mean or about zero."""
         products = self._products / self.row_count
         return products - torch.outer(self.mean, self.mean) if centred else products
+
+
+def home_of(widths: Collection[int], device: torch.device) -> torch.device:
+    """Return where moments of these widths are kept: on the device, or on the host where a GPU is too small for them.
+
+    It depends on the kind of GPU alone, not on what is free, so that two runs compute alike.
+    """
+    needed_bytes = sum(width * (width + 1) for width in widths) * torch.float64.itemsize
+    if device.type == "cuda" and needed_bytes > MOST_OF_GPU * torch.cuda.get_device_properties(device).total_memory:
+        return HOST
+    return device

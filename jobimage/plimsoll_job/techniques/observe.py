@@ -1,19 +1,25 @@
-"""What layers receive while the model answers the calibration data."""
+"""What layers receive while the model answers the calibration data, on the pod's GPU where it has one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
+from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
 
 #: The arguments of one call of a module.
 Batch = tuple[torch.Tensor, ...]
+
+HOST = torch.device("cpu")
+#: What torch says of tensors that are not all on one device.
+OTHER_DEVICE = ("same device", "expected device")
 
 
 def tensors_of(arrays: Arrays) -> Batch:
@@ -21,16 +27,27 @@ def tensors_of(arrays: Arrays) -> Batch:
     return tuple(torch.from_numpy(array) for array in arrays.values())
 
 
-def batches_of(samples: Samples) -> Iterator[Batch]:
-    """Yield all inputs in batches, in order."""
-    return map(tensors_of, samples.batches())
+@dataclass(frozen=True)
+class Batches:
+    """Inputs in batches, read anew by each pass over them, and the device on which a model answers them."""
+
+    read: Callable[[], Iterable[Batch]]
+    device: torch.device = HOST
+
+    @classmethod
+    def of(cls, samples: Samples, device: torch.device = HOST) -> Batches:
+        """Return all inputs of the samples, in order."""
+        return cls(lambda: map(tensors_of, samples.batches()), device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (tuple(tensor.to(self.device) for tensor in batch) for batch in self.read())
 
 
 def observe_inputs(
-    module: nn.Module, observers: Mapping[str, Callable[[torch.Tensor], None]], batches: Iterable[Batch]
+    module: nn.Module, names: Iterable[str], watch: Callable[[str, torch.Tensor], None], batches: Batches
 ) -> None:
-    """Give each named layer's first input to its observer, at every call of every batch; the module stays as it is."""
-    with torch.no_grad(), watching(module, observers, lambda name, inputs: observers[name](inputs)):
+    """Hand the first input of each named layer, at every call of every batch, to `watch`, on the batches' device."""
+    with moved(batches.device, module), torch.no_grad(), watching(module, names, watch):
         for batch in batches:
             module(*batch)
 
@@ -49,3 +66,69 @@ def watching(module: nn.Module, names: Iterable[str], watch: Callable[[str, torc
     finally:
         for handle in hooks:
             handle.remove()
+
+
+@contextmanager
+def moved(device: torch.device, *modules: nn.Module) -> Iterator[None]:
+    """Have the modules compute on the device for a while; their tensors on the host wait, and are theirs again after.
+
+    What was changed there is changed here, also after an error. UserError when the GPU is too small, or not for them.
+    """
+    if device.type == HOST.type:
+        yield
+        return
+    there: dict[torch.Tensor, tuple[torch.Tensor, int]] = {}
+    places: list[tuple[nn.Module, str, torch.Tensor]] = []
+    try:
+        for layer, name, tensor in _tensors_of(modules):
+            if tensor not in there:
+                copy = tensor.detach().to(device)
+                if isinstance(tensor, nn.Parameter):
+                    copy = nn.Parameter(copy, tensor.requires_grad)
+                there[tensor] = copy, copy._version
+            places.append((layer, name, tensor))
+            setattr(layer, name, there[tensor][0])
+        yield
+    except RuntimeError as error:
+        if (told := _told(error)) is None:
+            raise
+        raise told from error
+    finally:
+        for layer, name, tensor in places:
+            setattr(layer, name, tensor)
+        with torch.no_grad():
+            for tensor, (copy, version) in there.items():
+                if copy._version != version:
+                    tensor.copy_(copy)
+        # ONNX Runtime, which serves on the same GPU, has an allocator of its own.
+        there.clear()
+        torch.cuda.empty_cache()
+
+
+def _tensors_of(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, torch.Tensor]]:
+    """Return every parameter and buffer with the layer and the name that it has there; one of two layers twice."""
+    layers = dict.fromkeys(layer for module in modules for layer in module.modules())
+    return [
+        (layer, name, tensor)
+        for layer in layers
+        for named in (layer.named_parameters, layer.named_buffers)
+        for name, tensor in named(recurse=False, remove_duplicate=False)
+    ]
+
+
+def _told(error: RuntimeError) -> UserError | None:
+    """Return what the request can do about the error, None where it can do nothing."""
+    message = ". ".join(str(error).split(". ")[:2])
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(
+            "spec.runtime.resources.limits: the GPU's memory does not hold the model and what its layers make of a "
+            f"batch of calibration data ({message}); ask for a larger GPU, or for none",
+            reason="GpuTooSmall",
+        )
+    if any(words in message for words in OTHER_DEVICE):
+        return UserError(
+            "spec.model.architecture: the model cannot compute on the pod's GPU: it holds tensors that are neither "
+            f"parameters nor buffers ({message}); register them as buffers, or ask for no GPU",
+            reason="GpuUnusable",
+        )
+    return None

@@ -18,7 +18,7 @@ from plimsoll_job.techniques.factorize.layers import Target, find_targets
 from plimsoll_job.techniques.factorize.ranks import Choice, Frontier, energy_for, frontier_of
 from plimsoll_job.techniques.factorize.split import set_weights, split
 from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
-from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Split
 
 #: An amount is met when the share taken away is this near to it; whole ranks come no nearer in small models.
@@ -34,7 +34,7 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     moments = _moments(settings.method, module, targets, bench)
     frontiers = []
     for number, target in enumerate(targets, 1):
-        frontiers.append(frontier_of(target, _decompose(target, moments).energy))
+        frontiers.append(frontier_of(target, _decompose(target, moments, bench.ranks.device).energy))
         bench.reporter.report("factorize", 0.2 + 0.5 * number / len(targets), target.name)
     energy = _energy(settings, module, frontiers, bench)
     chosen = {frontier.target.name: frontier.keeping(energy) for frontier in frontiers}
@@ -51,7 +51,9 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
         if (choice := chosen[target.name]) is not None:
             layers = factorized.get_submodule(target.name)
             assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
-            set_weights(layers, _decompose(target, moments).factors(choice.ranks), target.layer.bias)
+            set_weights(
+                layers, _decompose(target, moments, bench.ranks.device).factors(choice.ranks), target.layer.bias
+            )
     with torch.no_grad():
         check_runs(factorized, signature, module(*example_of(signature)).shape, bench.spec_field, "NotFactorizable")
     share = 1 - count_parameters(factorized) / count_parameters(module)
@@ -75,13 +77,13 @@ def _moments(
         return {}
     calibration = bench.need_calibration()
     bench.reporter.report("factorize", 0.1, f"inputs of {len(targets)} layers over {len(calibration)} samples")
-    return measure_moments(module, targets, batches_of(calibration))
+    return measure_moments(module, targets, Batches.of(calibration, bench.ranks.device))
 
 
-def _decompose(target: Target, moments: Mapping[str, torch.Tensor]) -> Decomposition:
+def _decompose(target: Target, moments: Mapping[str, torch.Tensor], device: torch.device) -> Decomposition:
     """Return the decomposition of one layer; made twice rather than kept, since all of them outweigh the model."""
     moment = moments.get(target.name)
-    return decompose(target.layer.weight, None if moment is None else whiten(moment))
+    return decompose(target.layer.weight, None if moment is None else whiten(moment.to(device)), device)
 
 
 def _energy(settings: Factorize, module: nn.Module, frontiers: Sequence[Frontier], bench: Bench) -> float:

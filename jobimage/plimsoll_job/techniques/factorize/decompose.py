@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from plimsoll_job.techniques.factorize.whitening import Whitening
+from plimsoll_job.techniques.observe import HOST
 
 Factors = tuple[torch.Tensor, ...]
 
@@ -27,14 +28,14 @@ class Decomposition:
     factors: Callable[[Sequence[int]], Factors]
 
 
-def decompose(weight: torch.Tensor, whitening: Whitening | None = None) -> Decomposition:
+def decompose(weight: torch.Tensor, whitening: Whitening | None = None, device: torch.device = HOST) -> Decomposition:
     """Return the decomposition of a weight [out, in, …kernel], nearest to its answers on inputs of this whitening.
 
     With W the weight and R the root of the inputs' second moment, the mean square of the answers' error is
     ‖(W - W')R‖², so WR is decomposed and R taken out of the factor that is applied first. That is exact for matrices.
     For larger kernels R whitens channels only: inputs at neighbouring positions count as independent.
     """
-    tensor = weight.detach().double().cpu().reshape(*weight.shape[:2], -1)
+    tensor = weight.detach().to(device).double().reshape(*weight.shape[:2], -1)
     if whitening is not None:
         tensor = torch.einsum("oik,ij->ojk", tensor, whitening.root)
     found = _svd(tensor[..., 0]) if tensor.shape[2] == 1 else _tucker2(tensor)
@@ -53,7 +54,7 @@ def _svd(matrix: torch.Tensor) -> Decomposition:
         roots = values[:rank].sqrt()
         return roots[:, None] * right[:rank], left[:, :rank] * roots
 
-    return Decomposition(_share(values.square().cumsum(0)), factors)
+    return Decomposition(_share(values.square().cpu().cumsum(0)), factors)
 
 
 def _tucker2(tensor: torch.Tensor) -> Decomposition:
@@ -74,10 +75,11 @@ def _tucker2(tensor: torch.Tensor) -> Decomposition:
         return (*first, core, *last)
 
     core = torch.einsum("oik,op,iq->pqk", tensor, outer, inner)
-    return Decomposition(_share(core.square().sum(dim=2).T.cumsum(0).cumsum(1)), factors)
+    return Decomposition(_share(core.square().sum(dim=2).T.cpu().cumsum(0).cumsum(1)), factors)
 
 
 def _share(squares: torch.Tensor) -> NDArray[np.float64]:
+    """Return sums of squares, which are on the host since no GPU adds up in order, as shares of the last."""
     total = squares.flatten()[-1]
     return (squares / total if total > 0 else torch.ones_like(squares)).numpy()
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import nn
 
 from plimsoll_job.techniques.factorize.layers import Target
-from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import Batch, observe_inputs
+from plimsoll_job.techniques.moments import Moments, home_of
+from plimsoll_job.techniques.observe import Batches, observe_inputs
 
 #: Added to the second moment's diagonal, as a share of its mean: a direction that no input has must stay invertible.
 RIDGE = 1e-6
@@ -25,17 +24,19 @@ class Whitening:
     inverse: torch.Tensor
 
 
-def measure_moments(module: nn.Module, targets: Sequence[Target], batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
+def measure_moments(module: nn.Module, targets: Sequence[Target], batches: Batches) -> dict[str, torch.Tensor]:
     """Return the second moment of each layer's inputs over all batches, by the layer's name."""
-    moments = {target.name: Moments(target.layer.weight.shape[1]) for target in targets}
-    observers = {target.name: partial(_add, moments[target.name], target.layer) for target in targets}
-    observe_inputs(module, observers, batches)
-    return {name: moment.second(centred=False) for name, moment in moments.items()}
+    widths = {target.name: target.layer.weight.shape[1] for target in targets}
+    home = home_of(widths.values(), batches.device)
+    moments = {name: Moments(width, home) for name, width in widths.items()}
+    channel_axes = {target.name: -1 if isinstance(target.layer, nn.Linear) else 1 for target in targets}
 
+    def watch(name: str, inputs: torch.Tensor) -> None:
+        moments[name].add(inputs.movedim(channel_axes[name], -1).flatten(end_dim=-2))
 
-def _add(moments: Moments, layer: nn.Module, inputs: torch.Tensor) -> None:
-    channel_axis = -1 if isinstance(layer, nn.Linear) else 1
-    moments.add(inputs.movedim(channel_axis, -1).flatten(end_dim=-2))
+    observe_inputs(module, moments, watch, batches)
+    # Of each layer in the place of its sums, as large as they are.
+    return {name: moments.pop(name).second(centred=False) for name in list(moments)}
 
 
 def whiten(moment: torch.Tensor) -> Whitening:

@@ -17,7 +17,9 @@ from plimsoll_job.techniques.prune.sensitivity import Scan, scan
 from plimsoll_job.techniques.shape import Cut
 
 
-def scan_channels(module: nn.Module, groups: Sequence[ChannelGroup], scores: Scores, samples: Samples) -> Scan:
+def scan_channels(
+    module: nn.Module, groups: Sequence[ChannelGroup], scores: Scores, samples: Samples, device: torch.device
+) -> Scan:
     """Return what each group costs when its channels of the lowest scores are read by nobody."""
     by_root = {group.root: group for group in groups}
 
@@ -26,7 +28,7 @@ def scan_channels(module: nn.Module, groups: Sequence[ChannelGroup], scores: Sco
         with unread(module, groups, [_lowest(by_root[root], scores[root], share) for root in roots]):
             yield
 
-    return scan(module, list(by_root), silence, samples)
+    return scan(module, list(by_root), silence, samples, device)
 
 
 def scores_of(scan: Scan, groups: Sequence[ChannelGroup], scores: Scores, estimate: Estimate) -> Scores:

@@ -7,22 +7,20 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import Batch, watching
+from plimsoll_job.techniques.observe import Batch, Batches, moved, watching
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
 from plimsoll_job.techniques.shape import Cut
 
 #: How much the plain cut is believed, as a share of the channels' mean energy: it decides where the data is silent.
 RIDGE = 1e-6
-
-Batches = Callable[[], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
@@ -44,23 +42,25 @@ def compensate(
     gone = positions_of(groups, cuts)
     readers = {name: reader for name, reader in readers_of(whole, groups).items() if gone[name, 1]}
     refitted = []
-    for name in _in_calling_order(whole, readers, next(iter(batches()))):
-        reader = readers[name]
-        lost = {position // reader.spread for position in gone[name, 1]}
-        fit = _Fit(reader, [channel for channel in range(reader.channel_count) if channel not in lost])
-        fit.observe(whole, pruned, batches())
-        outputs_lost = gone.get((name, 0), set())
-        refitted.append(fit.write(whole.get_submodule(name), pruned.get_submodule(name), outputs_lost))
+    with moved(batches.device, whole, pruned):
+        for name in _in_calling_order(whole, readers, next(iter(batches))):
+            reader = readers[name]
+            lost = {position // reader.spread for position in gone[name, 1]}
+            kept = [channel for channel in range(reader.channel_count) if channel not in lost]
+            fit = _Fit(reader, kept, batches.device)
+            fit.observe(whole, pruned, batches)
+            outputs_lost = gone.get((name, 0), set())
+            refitted.append(fit.write(whole.get_submodule(name), pruned.get_submodule(name), outputs_lost))
     return refitted
 
 
 class _Fit:
     """The least-squares fit of what one layer read in the whole model, by what it reads in the pruned one."""
 
-    def __init__(self, reader: Reader, kept: Sequence[int]) -> None:
+    def __init__(self, reader: Reader, kept: Sequence[int], device: torch.device) -> None:
         self.reader = reader
         self.kept = list(kept)
-        self.moments = Moments(reader.channel_count + len(kept))
+        self.moments = Moments(reader.channel_count + len(kept), device)
 
     def observe(self, whole: nn.Module, pruned: nn.Module, batches: Iterable[Batch]) -> None:
         """Take in what the layer reads in both models."""
@@ -85,9 +85,10 @@ class _Fit:
         count, width = self.reader.channel_count, len(self.kept)
         second = self.moments.second(centred=self.reader.takes_mean)
         wanted, cross, given = second[:count, :count], second[:count, count:], second[count:, count:]
-        plain = torch.eye(count, dtype=torch.float64)[:, self.kept]
+        plain = torch.eye(count, dtype=torch.float64, device=second.device)[:, self.kept]
         ridge = float(RIDGE * given.diagonal().mean()) or 1.0
-        mix = torch.linalg.solve(given + ridge * torch.eye(width), cross + ridge * plain, left=False)
+        ridges = ridge * torch.eye(width, device=second.device)
+        mix = torch.linalg.solve(given + ridges, cross + ridge * plain, left=False)
         effect = self.reader.effect(source)
         energy = float((effect * self.moments.second(centred=True)[:count, :count]).sum())
 

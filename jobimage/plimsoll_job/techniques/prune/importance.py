@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_api.spec import ActivationStatistic
-from plimsoll_job.techniques.observe import Batch
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.statistics import is_active, measure_inputs
 
@@ -28,7 +28,7 @@ _MEASURED: dict[ActivationStatistic, Callable[[torch.Tensor], torch.Tensor]] = {
 def activation_scores(
     module: nn.Module,
     groups: Sequence[ChannelGroup],
-    batches: Iterable[Batch],
+    batches: Batches,
     statistic: ActivationStatistic = ActivationStatistic.MEAN_ABSOLUTE,
 ) -> Scores:
     """Score channels by what their consumers receive of them, over all batches.

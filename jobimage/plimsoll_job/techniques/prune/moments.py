@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import Batch, watching
+from plimsoll_job.techniques.moments import Moments, home_of
+from plimsoll_job.techniques.observe import Batches, observe_inputs
 from plimsoll_job.techniques.prune.readers import Reader
 
 
-def moments_of(module: nn.Module, readers: Mapping[str, Reader], batches: Iterable[Batch]) -> dict[str, Moments]:
+def moments_of(module: nn.Module, readers: Mapping[str, Reader], batches: Batches) -> dict[str, Moments]:
     """Return the moments of what each reader reads, in the order in which the module calls them."""
+    home = home_of([reader.channel_count for reader in readers.values()], batches.device)
     moments: dict[str, Moments] = {}
 
     def watch(name: str, inputs: torch.Tensor) -> None:
         reader = readers[name]
-        moments.setdefault(name, Moments(reader.channel_count)).add(reader.rows(inputs))
+        moments.setdefault(name, Moments(reader.channel_count, home)).add(reader.rows(inputs))
 
-    with torch.no_grad(), watching(module, readers, watch):
-        for batch in batches:
-            module(*batch)
+    observe_inputs(module, readers, watch, batches)
     return moments

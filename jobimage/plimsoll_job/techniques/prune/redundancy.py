@@ -8,7 +8,7 @@ linear combination of them, costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import Batch
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.importance import Scores
 from plimsoll_job.techniques.prune.moments import moments_of
@@ -31,7 +31,7 @@ RIDGE = 1e-6
 STRETCH = 48
 
 
-def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Iterable[Batch]) -> Scores:
+def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Batches) -> Scores:
     """Score channels by the relative error of their consumers' outputs that each saved parameter costs.
 
     Within a group the scores grow in the order in which its channels are best deleted.
@@ -54,7 +54,7 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The inverse of the second moments of what a layer reads, and the energy of its output."""
+    """The inverse of the second moments of what a layer reads, on the host, and the energy of its output."""
 
     inverse: torch.Tensor
     energy: float
@@ -62,9 +62,10 @@ class _Inputs:
 
 def _inputs(reader: Reader, layer: nn.Module, moments: Moments) -> _Inputs:
     second = moments.second(centred=reader.takes_mean)
-    energy = float((reader.effect(layer) * moments.second(centred=True)).sum())
+    effect = reader.effect(layer).to(second.device)
+    energy = float((effect * moments.second(centred=True)).sum())
     ridge = float(RIDGE * second.diagonal().mean()) or 1.0
-    return _Inputs(torch.linalg.inv(second + ridge * torch.eye(len(second))), energy)
+    return _Inputs(torch.linalg.inv(second + ridge * torch.eye(len(second), device=second.device)).cpu(), energy)
 
 
 def _read(layer: nn.Module, reader: Reader, member: Member, inputs: _Inputs, unit: int) -> _Reading:

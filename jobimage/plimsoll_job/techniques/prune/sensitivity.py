@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_job.load.data import Samples
-from plimsoll_job.techniques.observe import Batch, batches_of
+from plimsoll_job.techniques.observe import HOST, Batch, Batches, moved
 
 #: The shares of a layer that are tried.
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
@@ -68,31 +68,34 @@ class Scan:
         return np.interp(shares, [0.0, *middles, 1.0], [0.0, *slopes, last])
 
 
-def scan(module: nn.Module, layers: Sequence[str], silence: Silence, samples: Samples) -> Scan:
+def scan(
+    module: nn.Module, layers: Sequence[str], silence: Silence, samples: Samples, device: torch.device = HOST
+) -> Scan:
     """Return the scan of the layers, in the order of the model; it asks for at most MOST_PROBES passes and one."""
     seen = samples.rows(slice(0, MOST_SAMPLES))
     asked = Samples(seen, None, digest="")
-    batches = list(batches_of(asked))
     together = math.ceil(len(layers) * len(SHARES) / MOST_PROBES)
-    whole = _answers(module, batches)
-    variance = float((whole - whole.mean(dim=0)).square().mean()) or 1.0
     errors: dict[str, tuple[float, ...]] = {}
     probes = 0
-    for start in range(0, len(layers), together):
-        pool = layers[start : start + together]
-        found = []
-        for share in SHARES:
-            with silence(pool, share):
-                error = float((_answers(module, batches) - whole).square().mean()) / variance
-            found.append((min(error, WORST) if math.isfinite(error) else WORST) / len(pool))
-            probes += 1
-        errors |= dict.fromkeys(pool, tuple(found))
+    with moved(device, module):
+        batches = list(Batches.of(asked, device))
+        whole = _answers(module, batches)
+        variance = float((whole - whole.mean(dim=0)).square().mean()) or 1.0
+        for start in range(0, len(layers), together):
+            pool = layers[start : start + together]
+            found = []
+            for share in SHARES:
+                with silence(pool, share):
+                    error = float((_answers(module, batches) - whole).square().mean()) / variance
+                found.append((min(error, WORST) if math.isfinite(error) else WORST) / len(pool))
+                probes += 1
+            errors |= dict.fromkeys(pool, tuple(found))
     return Scan(errors, probes, len(asked), together)
 
 
 def _answers(module: nn.Module, batches: Iterable[Batch]) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([module(*batch).double() for batch in batches])
+        return torch.cat([module(*batch).cpu().double() for batch in batches])
 
 
 def _convex(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ import torch
 def keep_largest(scores: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
     """Return where the scores [rows, columns] are not among the `dropped[row]` smallest of their row."""
     order = torch.argsort(scores, dim=1, stable=True)
-    places = torch.arange(scores.shape[1]).expand_as(order)
+    places = torch.arange(scores.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(scores, dtype=torch.bool).scatter_(1, order, places >= dropped[:, None])
 
 
@@ -17,7 +17,7 @@ def keep_share(scores: torch.Tensor, dropped_share: float) -> torch.Tensor:
     rows, columns = scores.shape
     # What rounding takes from one row the next one gives.
     ends = torch.round(torch.arange(rows + 1, dtype=torch.float64) * (columns * dropped_share)).long()
-    return keep_largest(scores, ends.diff())
+    return keep_largest(scores, ends.diff().to(scores.device))
 
 
 def keep_pattern(scores: torch.Tensor, kept: int, of: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from plimsoll_job.techniques.observe import Batch, watching
+from plimsoll_job.techniques.observe import Batches, observe_inputs
 
 
 class InputStatistic:
@@ -25,16 +25,16 @@ class InputStatistic:
     def add(self, inputs: torch.Tensor) -> None:
         """Take in one batch."""
         channels_last = self._of(inputs).movedim(self._channel_axis, -1)
-        total = channels_last.reshape(-1, channels_last.shape[-1]).sum(dim=0, dtype=torch.float64).cpu()
+        total = channels_last.reshape(-1, channels_last.shape[-1]).sum(dim=0, dtype=torch.float64)
         self._total = total if self._total is None else self._total + total
         self._count += channels_last[..., 0].numel()
 
     @property
     def mean(self) -> torch.Tensor:
-        """The mean of each channel, float64."""
+        """The mean of each channel, float64, on the host."""
         if self._total is None:
             raise RuntimeError("no batch was seen")
-        return self._total / self._count
+        return self._total.cpu() / self._count
 
 
 def is_active(inputs: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ def is_active(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def measure_inputs(
-    module: nn.Module, names: Iterable[str], batches: Iterable[Batch], of: Callable[[torch.Tensor], torch.Tensor]
+    module: nn.Module, names: Iterable[str], batches: Batches, of: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Return the mean of each channel that enters each of the layers, by name; one that is never called has none."""
     layers = dict(module.named_modules())
@@ -52,7 +52,5 @@ def measure_inputs(
     def watch(name: str, inputs: torch.Tensor) -> None:
         statistics.setdefault(name, InputStatistic(layers[name], of)).add(inputs)
 
-    with torch.no_grad(), watching(module, names, watch):
-        for batch in batches:
-            module(*batch)
+    observe_inputs(module, names, watch, batches)
     return {name: statistic.mean for name, statistic in statistics.items()}

@@ -11,7 +11,7 @@ from torch import nn
 
 from plimsoll_api.spec import ActivationStatistic, Allocation, Prune, PruneCriterion
 from plimsoll_job.errors import UserError
-from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.allocation import scan_channels, scores_of
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate
 from plimsoll_job.techniques.prune.compensation import compensate
@@ -60,7 +60,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     scores = _score(settings, module, groups, bench)
     details: dict[str, Any] = {}
     if settings.allocation is Allocation.SENSITIVITY:
-        scan = scan_channels(module, groups, scores, bench.need_calibration())
+        scan = scan_channels(module, groups, scores, bench.need_calibration(), bench.ranks.device)
         scores = scores_of(scan, groups, scores, Estimate(module, bench.signature, groups, settings.of))
         details["sensitivity"] = scan.to_wire()
     done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
@@ -71,8 +71,8 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     notes = notes_on_cuts(module, done.groups, done.left)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
-        samples = bench.need_calibration()
-        refitted = compensate(module, done.module, done.groups, cuts, lambda: batches_of(samples))
+        batches = Batches.of(bench.need_calibration(), bench.ranks.device)
+        refitted = compensate(module, done.module, done.groups, cuts, batches)
         details["refitted"], notes = describe_refits(refitted), (*notes, *notes_on_data(refitted))
     details |= units_by_layer(done.groups, cuts)
     return Turn(
@@ -91,7 +91,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
 def _score(settings: Prune, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Scores:
     if settings.criterion is PruneCriterion.MAGNITUDE:
         return magnitude_scores(module, groups)
-    batches = batches_of(bench.need_calibration())
+    batches = Batches.of(bench.need_calibration(), bench.ranks.device)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         return redundancy_scores(module, groups, batches)
     statistic = settings.statistic or ActivationStatistic.MEAN_ABSOLUTE

@@ -17,8 +17,7 @@ from torch import nn
 from plimsoll_api.spec import Allocation, Granularity, Prune, PruneCriterion, Scope
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, count_parameters
-from plimsoll_job.load.data import Samples
-from plimsoll_job.techniques.observe import batches_of
+from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.record import told_of_turns
 from plimsoll_job.techniques.prune.sensitivity import Scan, scan
@@ -62,7 +61,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     else:
         scope = settings.scope or _default_scope(settings)
         if settings.allocation is Allocation.SENSITIVITY:
-            found = _scan_weights(module, layers, scores, scope, bench.need_calibration())
+            found = _scan_weights(module, layers, scores, scope, bench)
             scores, scope = {name: _cost(found, name, score, scope) for name, score in scores.items()}, Scope.GLOBAL
             details["sensitivity"] = found.to_wire()
         masks = _masks_of_amount(goal, scope, module, scores, bench)
@@ -104,7 +103,8 @@ def _score(settings: Prune, module: nn.Module, layers: Mapping[str, nn.Module], 
     sizes = {name: layer.get_parameter("weight").detach().abs() for name, layer in layers.items()}
     if settings.criterion is PruneCriterion.MAGNITUDE:
         return sizes
-    squares = measure_inputs(module, layers, batches_of(bench.need_calibration()), torch.square)
+    batches = Batches.of(bench.need_calibration(), bench.ranks.device)
+    squares = measure_inputs(module, layers, batches, torch.square)
     return {
         name: sizes[name] * _by_weight(squares[name].sqrt().float(), layer)
         for name, layer in layers.items()
@@ -132,7 +132,7 @@ def _in_scope(score: torch.Tensor, scope: Scope) -> torch.Tensor:
 
 
 def _scan_weights(
-    module: nn.Module, layers: Mapping[str, nn.Module], scores: ByLayer, scope: Scope, samples: Samples
+    module: nn.Module, layers: Mapping[str, nn.Module], scores: ByLayer, scope: Scope, bench: Bench
 ) -> Scan:
     """Return what each layer costs when its weights of the lowest scores are zero."""
 
@@ -142,14 +142,14 @@ def _scan_weights(
         kept = {name: weight.detach().clone() for name, weight in weights.items()}
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.mul_(keep_share(_in_scope(scores[name], scope), share).view_as(weight))
+                weight.mul_(keep_share(_in_scope(scores[name].to(weight.device), scope), share).view_as(weight))
             try:
                 yield
             finally:
                 for name, weight in weights.items():
                     weight.copy_(kept[name])
 
-    return scan(module, list(scores), silence, samples)
+    return scan(module, list(scores), silence, bench.need_calibration(), bench.ranks.device)
 
 
 def _cost(found: Scan, name: str, score: torch.Tensor, scope: Scope) -> torch.Tensor:
