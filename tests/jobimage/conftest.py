@@ -1,6 +1,8 @@
 """A small real model and its data, trained once: scikit-learn's wines, in parquet."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read when torch is loaded; see plimsoll_job/__main__.py.
@@ -16,9 +18,16 @@ from plimsoll_job.memory import set_imports_aside
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _as_in_a_pod() -> None:
+def _as_in_a_pod() -> Iterator[None]:
     torch.set_num_threads(1)
     make_deterministic()
+    yield
+    gc.unfreeze()  # or extensions call all that was set aside a leak
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imports_aside() -> None:
+    """As a pod has them; what tests import on their way comes on top: every search for circles went through it all."""
     set_imports_aside()
 
 
