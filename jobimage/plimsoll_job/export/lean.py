@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from plimsoll_job.export.wire import LENGTH, fields, tag, varint
 from plimsoll_job.scratch import Scratch
 
 #: What gives the numbers of a constant, each time anew.
@@ -27,12 +28,8 @@ Numbers = Callable[[], NDArray[Any]]
 SMALL_BYTES = 1 << 10
 #: Bytes that external data is aligned to, as the format recommends.
 ALIGNMENT = 1 << 12
-#: Where protobuf's wire format has the parts: fields of ModelProto, of GraphProto, of TensorProto.
+#: Where the format has the parts: fields of ModelProto, of GraphProto, of TensorProto.
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9
-#: The wire type of what has a length of its own.
-LENGTH = 2
-#: No number of the wire format takes more bits.
-MAX_BITS = 64
 #: Several numbers a byte, which the graph keeps.
 PACKED = frozenset(
     getattr(TensorProto, name)
@@ -159,7 +156,7 @@ class LeanModel:
         bodies = [_bytes_of(one) if one.name in self.numbers else 0 for one in constants]
         length = len(nodes) + sum(len(head) + body for head, body in zip(heads, bodies, strict=True))
         yield beside.SerializeToString(deterministic=True)
-        yield _key(GRAPH, LENGTH) + _varint(length)
+        yield tag(GRAPH, LENGTH) + varint(length)
         yield nodes
         for constant, head in zip(constants, heads, strict=True):
             yield head
@@ -172,8 +169,8 @@ class LeanModel:
         body = 0
         if constant.name in self.numbers:
             body = _bytes_of(constant)
-            head += _key(RAW_DATA, LENGTH) + _varint(body)
-        return _key(INITIALIZER, LENGTH) + _varint(len(head) + body) + head
+            head += tag(RAW_DATA, LENGTH) + varint(body)
+        return tag(INITIALIZER, LENGTH) + varint(len(head) + body) + head
 
 
 def read_lean(path: Path, scratch: Scratch | None = None, *, outside: bool = True) -> LeanModel:
@@ -185,11 +182,11 @@ def read_lean(path: Path, scratch: Scratch | None = None, *, outside: bool = Tru
     model = LeanModel(onnx.ModelProto())
     beside, graph, constants = bytearray(), bytearray(), []
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for number, start, at, end in _fields(content, 0, len(content)):
+        for number, start, at, end in fields(content, 0, len(content)):
             if number != GRAPH:
                 beside += content[start:end]
                 continue
-            for inner, first, inner_at, last in _fields(content, at, end):
+            for inner, first, inner_at, last in fields(content, at, end):
                 if inner == INITIALIZER:
                     constants.append(_read_constant(content, inner_at, last))
                 else:
@@ -207,7 +204,7 @@ def read_lean(path: Path, scratch: Scratch | None = None, *, outside: bool = Tru
 def _read_constant(content: mmap.mmap, start: int, end: int) -> tuple[TensorProto, tuple[int, int] | None]:
     """Return the constant, without its numbers where they are large, and then the place and the length of those."""
     kept, place = bytearray(), None
-    for number, first, at, last in _fields(content, start, end):
+    for number, first, at, last in fields(content, start, end):
         if number == RAW_DATA and last - at >= SMALL_BYTES:
             place = (at, last - at)
         else:
@@ -238,54 +235,6 @@ def numbers_at(
         constant.raw_data = Stored(path, np.dtype(np.uint8), (length,), offset)().tobytes()
         return None
     return Stored(path, kind, tuple(constant.dims), offset, scratch)
-
-
-def _fields(content: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the number of each field, where it starts, where its value starts and where it ends."""
-    while at < end:
-        start = at
-        key, at = _read_varint(content, at)
-        value = at
-        match key & 7:
-            case 0:
-                _, at = _read_varint(content, at)
-            case 1:
-                at += 8
-            case 2:
-                length, value = _read_varint(content, at)
-                at = value + length
-            case 5:
-                at += 4
-            case kind:
-                raise ValueError(f"no such wire type: {kind}")
-        if at > end:
-            raise ValueError("the file ends within a field")
-        yield key >> 3, start, value, at
-
-
-def _read_varint(content: mmap.mmap, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        if at >= len(content) or shift >= MAX_BITS:
-            raise ValueError("the file ends within a number")
-        byte = content[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-        shift += 7
-
-
-def _varint(number: int) -> bytes:
-    written = bytearray()
-    while number > 127:
-        written.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*written, number])
-
-
-def _key(number: int, kind: int) -> bytes:
-    return _varint(number << 3 | kind)
 
 
 def _bytes_of(constant: TensorProto) -> int:
