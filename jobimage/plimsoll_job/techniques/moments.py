@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 
@@ -10,8 +11,12 @@ from plimsoll_job.techniques.observe import HOST
 
 #: Rows that are held in double precision at once.
 CHUNK = 65_536
+#: Moments that are held at once: for those beyond them the calibration data is passed over again.
+MOST_BYTES = 256 << 20
 #: The share of a GPU's memory that moments may take; the model and what it makes of a batch need the rest.
 MOST_OF_GPU = 0.5
+
+Reader = TypeVar("Reader")
 
 
 class Moments:
@@ -38,7 +43,21 @@ class Moments:
     def second(self, *, centred: bool) -> torch.Tensor:
         """Return the mean of the rows' outer products, about their mean or about zero."""
         products = self._products / self.row_count
-        return products - torch.outer(self.mean, self.mean) if centred else products
+        return products.addr_(self.mean, self.mean, alpha=-1) if centred else products
+
+
+def bundled(readers: Iterable[Reader], widths_of: Callable[[Reader], Collection[int]]) -> Iterator[list[Reader]]:
+    """Yield them, as many at a time as have moments, of these widths, of MOST_BYTES in all; one at least."""
+    bundle, held_bytes = list[Reader](), 0
+    for reader in readers:
+        needed_bytes = sum(width * width for width in widths_of(reader)) * torch.float64.itemsize
+        if bundle and held_bytes + needed_bytes > MOST_BYTES:
+            yield bundle
+            bundle, held_bytes = [], 0
+        bundle.append(reader)
+        held_bytes += needed_bytes
+    if bundle:
+        yield bundle
 
 
 def home_of(widths: Collection[int], device: torch.device) -> torch.device:

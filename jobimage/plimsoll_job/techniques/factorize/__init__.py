@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from plimsoll_job.techniques.factorize.layers import Target, find_targets
 from plimsoll_job.techniques.factorize.ranks import Choice, Frontier, energy_for, frontier_of
 from plimsoll_job.techniques.factorize.split import set_weights, split
 from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
+from plimsoll_job.techniques.moments import bundled
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Split
 
@@ -31,10 +32,10 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     if candidate.sparse:
         raise UserError(f"{bench.spec_field}: zeros of an unstructured prune would be lost in dense factors")
     targets, left = find_targets(module, signature)
-    moments = _moments(settings.method, module, targets, bench)
+    bench.reporter.report("factorize", 0.1, f"decomposes {len(targets)} layers")
     frontiers = []
-    for number, target in enumerate(targets, 1):
-        frontiers.append(frontier_of(target, _decompose(target, moments, bench.ranks.device).energy))
+    for number, (target, found) in enumerate(_decomposed(settings.method, module, targets, bench), 1):
+        frontiers.append(frontier_of(target, found.energy))
         bench.reporter.report("factorize", 0.2 + 0.5 * number / len(targets), target.name)
     energy = _energy(settings, module, frontiers, bench)
     chosen = {frontier.target.name: frontier.keeping(energy) for frontier in frontiers}
@@ -47,13 +48,12 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
             reason="NotFactorizable",
         )
     factorized = split(module, splits)
-    for target in targets:
-        if (choice := chosen[target.name]) is not None:
-            layers = factorized.get_submodule(target.name)
-            assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
-            set_weights(
-                layers, _decompose(target, moments, bench.ranks.device).factors(choice.ranks), target.layer.bias
-            )
+    ranks = {one.layer: one.ranks for one in splits}
+    split_targets = [target for target in targets if target.name in ranks]
+    for target, found in _decomposed(settings.method, module, split_targets, bench):
+        layers = factorized.get_submodule(target.name)
+        assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
+        set_weights(layers, found.factors(ranks[target.name]), target.layer.bias)
     with torch.no_grad():
         check_runs(factorized, signature, module(*example_of(signature)).shape, bench.spec_field, "NotFactorizable")
     share = 1 - count_parameters(factorized) / count_parameters(module)
@@ -70,20 +70,20 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     )
 
 
-def _moments(
+def _decomposed(
     method: FactorizeMethod, module: nn.Module, targets: Sequence[Target], bench: Bench
-) -> dict[str, torch.Tensor]:
+) -> Iterator[tuple[Target, Decomposition]]:
+    """Yield the decomposition of each layer; made twice rather than kept, since all of them outweigh the model."""
+    device = bench.ranks.device
     if method is FactorizeMethod.SVD:
-        return {}
+        for target in targets:
+            yield target, decompose(target.layer.weight, None, device)
+        return
     calibration = bench.need_calibration()
-    bench.reporter.report("factorize", 0.1, f"inputs of {len(targets)} layers over {len(calibration)} samples")
-    return measure_moments(module, targets, Batches.of(calibration, bench.ranks.device))
-
-
-def _decompose(target: Target, moments: Mapping[str, torch.Tensor], device: torch.device) -> Decomposition:
-    """Return the decomposition of one layer; made twice rather than kept, since all of them outweigh the model."""
-    moment = moments.get(target.name)
-    return decompose(target.layer.weight, None if moment is None else whiten(moment.to(device)), device)
+    for bundle in bundled(targets, lambda target: [target.layer.weight.shape[1]]):
+        moments = measure_moments(module, bundle, Batches.of(calibration, device))
+        for target in bundle:
+            yield target, decompose(target.layer.weight, whiten(moments.pop(target.name).to(device)), device)
 
 
 def _energy(settings: Factorize, module: nn.Module, frontiers: Sequence[Frontier], bench: Bench) -> float:

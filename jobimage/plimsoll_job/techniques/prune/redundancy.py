@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from plimsoll_job.techniques.moments import Moments
+from plimsoll_job.techniques.moments import Moments, bundled
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.importance import Scores
@@ -25,8 +25,6 @@ from plimsoll_job.techniques.prune.readers import Reader, readers_of
 
 #: Share of the channels' mean energy that counts as noise: it makes the second moments of duplicates invertible.
 RIDGE = 1e-6
-
-
 #: Units that are deleted between two renewals of the matrices: until then what each takes away is kept as a product.
 STRETCH = 48
 
@@ -38,18 +36,25 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
     """
     layers = dict(module.named_modules())
     readers = readers_of(module, groups)
-    moments = moments_of(module, readers, batches)
-    # Of each reader in the place of its moments, as large as they are.
-    inputs = {name: _inputs(readers[name], layers[name], moments.pop(name)) for name in list(moments)}
     scores = {}
-    for group in groups:
-        readings = [
-            _read(layers[member.name], readers[member.name], member, inputs[member.name], group.unit)
-            for member in group.consumers
-        ]
-        costs = _delete_one_by_one(group.channel_count // group.unit, readings)
-        scores[group.root] = np.repeat(costs / group.unit, group.unit) / _parameters_of_channel(layers, group)
+    for bundle in bundled(groups, lambda group: [readers[name].channel_count for name in _read_by(group)]):
+        names = frozenset[str]().union(*map(_read_by, bundle))
+        moments = moments_of(module, {name: reader for name, reader in readers.items() if name in names}, batches)
+        # Of each reader in the place of its moments, as large as they are.
+        inputs = {name: _inputs(readers[name], layers[name], moments.pop(name)) for name in list(moments)}
+        for group in bundle:
+            readings = [
+                _read(layers[member.name], readers[member.name], member, inputs[member.name], group.unit)
+                for member in group.consumers
+            ]
+            costs = _delete_one_by_one(group.channel_count // group.unit, readings)
+            scores[group.root] = np.repeat(costs / group.unit, group.unit) / _parameters_of_channel(layers, group)
     return scores
+
+
+def _read_by(group: ChannelGroup) -> frozenset[str]:
+    """Return the names of the layers that read the group's channels."""
+    return frozenset(member.name for member in group.consumers)
 
 
 @dataclass(frozen=True)
