@@ -1,7 +1,7 @@
 """Where a training stands, kept in the store after its epochs, so that a pod that was killed loses one at most.
 
-<directory>/epoch-000007/ holds tensors as safetensors and the rest as JSON; only the newest stays. Nothing is ever
-unpickled.
+<directory>/epoch-000007/ holds tensors as safetensors, the rest as JSON and other files as they are; only the newest
+stays. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from plimsoll_api.model import canonical_json
-from plimsoll_job.publish.files import Content, is_whole, write_sealed
+from plimsoll_job.publish.files import DIGESTS_FILE, Content, is_whole, write_sealed
 
 TENSORS_FILE = "tensors.safetensors"
 FACTS_FILE = "facts.json"
+OWN_FILES = {TENSORS_FILE, FACTS_FILE, DIGESTS_FILE}
 #: Epochs that are shorter are not worth a save each: a kill then loses this much.
 SECONDS_BETWEEN_SAVES = 1.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after so many epochs: its tensors by name, and facts of JSON types."""
+    """A training after so many epochs: its tensors by name, facts of JSON types, and files that go with them."""
 
     epoch: int
     tensors: dict[str, torch.Tensor]
     facts: dict[str, Any]
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Checkpoints:
         files: dict[str, Content] = {
             TENSORS_FILE: tensor_writer(checkpoint.tensors),
             FACTS_FILE: canonical_json(checkpoint.facts),
+            **checkpoint.files,
         }
         if target.exists():
             shutil.rmtree(target)
@@ -78,6 +81,7 @@ class Checkpoints:
                     epoch=int(directory.name.removeprefix("epoch-")),
                     tensors=read_tensors(directory / TENSORS_FILE),
                     facts=facts,
+                    files={path.name: path for path in directory.iterdir() if path.name not in OWN_FILES},
                 )
             except (OSError, ValueError, SafetensorError):
                 continue

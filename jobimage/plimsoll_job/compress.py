@@ -22,7 +22,7 @@ from plimsoll_job.figures import ModuleFigures, count
 from plimsoll_job.load.plan import Loaded, load_plan
 from plimsoll_job.load.roles import load_teacher
 from plimsoll_job.load.store import Store
-from plimsoll_job.memory import give_back, peak_memory_bytes
+from plimsoll_job.memory import give_back, keep_tensors_apart, peak_memory_bytes
 from plimsoll_job.packages import engine_versions
 from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
@@ -41,6 +41,7 @@ Publish = Callable[[Candidate, list[StepRecord]], ArtifactRef]
 def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
     """Carry out the plan and return its summary; the same plan on the same machine gives the same artifacts."""
     make_deterministic()
+    keep_tensors_apart()
     work_path = work_directory(plan, store)
     done = Work(work_path).finished()
     if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
@@ -53,8 +54,7 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
         publish = publishing(plan, loaded, baseline, store)
         candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))
         reporter.report("export", 0.9)
-        # No step needs the model as given any more, which would stay in memory beside what was made of it.
-        loaded = loaded.without_module()
+        loaded.source.forget()
         publish = publishing(plan, loaded, baseline, store, plan.output.formats)
         done = Done(baseline=baseline, candidate=publish(candidate, records))
         reporter.report("publish", 1, done.candidate.digest)
@@ -123,6 +123,10 @@ def take_steps(
     finished, candidate, records = work.resume(len(plan.steps), loaded.source)
     shares = [TRAINING_SHARE if step.trains else 1 for step in plan.steps]
     for index in range(finished, len(plan.steps)):
+        # What is trained learns from it, but Int8QAT, which learns from the graph that it starts from.
+        needed = any(step.trains and step.quantize is None for step in plan.steps[index:])
+        if not needed and candidate.module is not loaded.source.module:
+            loaded.source.forget()
         part = reporter.part(sum(shares[:index]) / sum(shares), sum(shares[: index + 1]) / sum(shares))
         candidate, record = take_step(
             plan, index, loaded, candidate, checkpoints=work.checkpoints(index), reporter=part
@@ -179,6 +183,7 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
     teacher = step.distill.teacher if step.distill else None
     return Bench(
         source=loaded.source,
+        steps_before=index,
         task=plan.task,
         signature=loaded.signature,
         train=loaded.train,

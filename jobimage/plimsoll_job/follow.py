@@ -8,7 +8,7 @@ from plimsoll_job.compress import bench_of, make_deterministic, work_directory
 from plimsoll_job.errors import TransientError
 from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
-from plimsoll_job.memory import peak_memory_bytes
+from plimsoll_job.memory import keep_tensors_apart, peak_memory_bytes
 from plimsoll_job.progress import Reporter
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.techniques.table import BESIDE, technique_of
@@ -18,6 +18,7 @@ from plimsoll_job.work import Work
 def follow(plan: Plan, store: Store, ranks: Ranks) -> Summary:
     """Train each step that the first process announces, from the candidate that it left in the store."""
     make_deterministic()
+    keep_tensors_apart()
     silent = Reporter(emit=lambda _: None)
     loaded = None
     for index in ranks.announced():

@@ -9,6 +9,7 @@ from typing import Any
 import onnxruntime as ort
 
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.lean import read_lean
 from plimsoll_job.gpu import gpu_names
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -51,22 +52,31 @@ def open_session(graph: bytes | Path, threads: int) -> ort.InferenceSession:
     return _open(graph, _options(threads))
 
 
-def open_frugally(graph: bytes | Path, *, as_it_is: bool = False, folds: bool = True) -> ort.InferenceSession:
+def open_frugally(graph: bytes | Path, *, as_it_is: bool = False) -> ort.InferenceSession:
     """Return a session of one thread that holds the weights of a file once; too slow to be timed.
 
     ONNX Runtime would keep them a second time, packed for its kernels. `as_it_is` computes every node in its place:
-    by default ONNX Runtime turns to short branches last, and holds what they read until then. Weights of a smaller
-    format become float32 in each run, one after another, instead of when the session opens, where it does not fold.
+    by default ONNX Runtime turns to short branches last, and holds what they read until then.
     """
     options = _frugal_options()
     if as_it_is:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    if folds:
-        return _open(graph, options)
+    return _open(graph, options)
+
+
+def open_restoring(path: Path) -> ort.InferenceSession:
+    """Return a session like a frugal one, in which weights of a smaller format become float32 as they are used.
+
+    Elsewhere all do when the session opens. Here each run restores them one after another, so it computes every node
+    in its place, but where only fused nodes compute in integers.
+    """
+    if all(node.op_type != "DequantizeLinear" for node in read_lean(path).proto.graph.node):
+        return open_frugally(path, as_it_is=True)
+    options = _frugal_options()
     # The last level folds whatever it is told.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    return _open(graph, options, disabled_optimizers=["ConstantFolding"])
+    return _open(path, options, disabled_optimizers=["ConstantFolding"])
 
 
 def write_optimized(path: Path, target: Path) -> None:

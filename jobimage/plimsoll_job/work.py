@@ -91,7 +91,7 @@ class Work:
             saved = self._read(finished - 1, source)
             if saved is not None:
                 return finished, *saved
-        # A technique never changes the module that it is given.
+        # A technique never changes the module of the source.
         return 0, Candidate(source.module), []
 
     def finish(self, done: Done) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import nn
@@ -38,7 +36,7 @@ def bench_of(
     signature: Signature | None = None,
 ) -> Bench:
     signature = signature or single(module.input_shape)  # type: ignore[arg-type]
-    source = SourceModel(copy.deepcopy(module), architecture="tests", digest="sha256:" + "0" * 64)
+    source = SourceModel(module, architecture="tests", digest="sha256:" + "0" * 64)
     reporter, task = Reporter(emit=_say_nothing), Task.TABULAR_CLASSIFICATION
     return Bench(source, signature, train, calibration, seed, "spec.steps[0].prune", reporter, task=task)
 

@@ -125,13 +125,37 @@ def test_no_technique_changes_the_model_that_it_is_given(claims: Claims, step: d
     store = Store(claims=claims.directory)
     plan = claims.plan([step])
     loaded = load_plan(plan, store, Reporter(emit=lambda _: None))
-    before = Candidate(loaded.source.module).fingerprint()
+    given = loaded.source.module
+    before = Candidate(given).fingerprint()
     work = Work(flow.work_directory(plan, store), loaded.signature)
     silent = Reporter(emit=lambda _: None)
     candidate, _ = flow.take_steps(plan, loaded, work, lambda *_: None, silent)  # type: ignore[arg-type]
     assert candidate.fingerprint() != before
-    assert Candidate(loaded.source.module).fingerprint() == before
+    assert Candidate(given).fingerprint() == before
     assert not any(parameter.grad is not None for parameter in candidate.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("steps", "held"),
+    [([PRUNE, INT8], [True, False]), ([PRUNE, DISTILL, INT8], [True, True, False]), ([INT8], [True])],
+)
+def test_the_model_as_given_is_held_until_no_step_learns_from_it(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]], held: list[bool]
+) -> None:
+    found = []
+
+    def watched(technique: str) -> Any:
+        def apply(settings: Any, candidate: Candidate, bench: Any) -> Applied:
+            found.append(any(True for _ in bench.source.module.parameters()))
+            return applied(settings, candidate, bench)
+
+        applied = TECHNIQUES[technique]
+        return apply
+
+    for technique in list(TECHNIQUES):
+        monkeypatch.setitem(TECHNIQUES, technique, watched(technique))
+    compressed(claims, steps)
+    assert found == held
 
 
 def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import distill, prune
-from plimsoll_job.techniques.prune.sparsity import keep_largest, keep_pattern, keep_share
+from plimsoll_job.techniques.prune.sparsity import keep_largest, keep_largest_of_all, keep_pattern, keep_share
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import wine_mlp
 
@@ -46,6 +47,18 @@ def test_every_row_gives_its_share_and_all_of_them_the_whole(rows: int, columns:
     dropped = (~keep_share(torch.rand(rows, columns), share)).sum(dim=1)
     assert (dropped - columns * share).abs().max() <= 1
     assert int(dropped.sum()) == round(rows * columns * share)
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 7, 40, 99, 150])
+def test_the_largest_of_several_tensors_stay_as_if_they_were_one(dropped: int) -> None:
+    torch.manual_seed(0)
+    # Of few different numbers, many of them zero: what is equal goes by its place, over the ends of tensors.
+    scores = [(torch.rand(shape) * 8).floor().div(4).double() for shape in ((5, 10), (10, 3, 2), (40,))]
+    for some in (scores, [torch.rand(50), torch.rand(10, 10)], [torch.rand(30) * 1e-40, torch.rand(120) * 1e30]):
+        together = torch.cat([one.flatten() for one in some])
+        expected = keep_largest(together[None], torch.tensor([dropped]))[0]
+        kept = torch.cat([one.flatten() for one in keep_largest_of_all(partial(iter, some), dropped)])
+        assert torch.equal(kept, expected)
 
 
 def test_of_each_four_neighbours_the_two_largest_stay_at_every_place_of_the_kernel() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_job.memory import peak_memory_bytes
+from plimsoll_job.memory import keep_tensors_apart, peak_memory_bytes
 
 #: The array of OUTPUTS that is no answer. Not printed: a library may print too, also at exit.
 PEAK_MEMORY_BYTES = "peak_memory_bytes"
@@ -25,9 +25,9 @@ Answer = Callable[[Arrays], NDArray[Any]]
 
 def open_onnx(path: Path, _: str) -> Answer:
     """Return what lets ONNX Runtime answer."""
-    from plimsoll_job.sessions import open_frugally  # noqa: PLC0415 — each format imports its own runtime
+    from plimsoll_job.sessions import open_restoring  # noqa: PLC0415 — each format imports its own runtime
 
-    session = open_frugally(path, folds=False)
+    session = open_restoring(path)
     return lambda inputs: np.asarray(session.run(None, inputs)[0])
 
 
@@ -65,6 +65,7 @@ OPENERS = {"Onnx": open_onnx, "TorchExport": open_torch_export, "HuggingFace": o
 
 def main() -> None:
     """Answer every batch."""
+    keep_tensors_apart()
     kind, path, task, inputs, outputs = sys.argv[1:]
     answer = OPENERS[kind](Path(path), task)
     batches: dict[str, Arrays] = {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
+from itertools import chain
 
 import onnx
 
@@ -46,6 +47,21 @@ def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     makers = {name: at for at, node in enumerate(graph.node) for name in node.output}
     reads = {at: {makers[name] for name in _read_by(node) if name in makers} for at, node in enumerate(graph.node)}
     return [graph.node[at] for at in TopologicalSorter(reads).static_order()]
+
+
+def before_readers(
+    nodes: Iterable[onnx.NodeProto], makers: Mapping[str, Sequence[onnx.NodeProto]]
+) -> list[onnx.NodeProto]:
+    """Return the nodes, with what makes each of these names right before the first of them that reads it.
+
+    What is made in the order of the nodes is then held for one of them, not for all.
+    """
+    left, placed = dict(makers), list[onnx.NodeProto]()
+    for node in nodes:
+        for name in _read_by(node):
+            placed += left.pop(name, ())
+        placed.append(node)
+    return [*placed, *chain.from_iterable(left.values())]
 
 
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -26,7 +26,7 @@ from plimsoll_job.load.directory import CONFIG_FILE
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.weights import WEIGHTS_FILE
-from plimsoll_job.sessions import open_frugally
+from plimsoll_job.sessions import open_restoring
 from plimsoll_job.techniques.shape import Candidate, told_of_changes
 
 
@@ -113,5 +113,5 @@ def _module_answer(module: nn.Module) -> Any:
 
 
 def _graph_answer(path: Path) -> Any:
-    session = open_frugally(path, folds=False)
+    session = open_restoring(path)
     return lambda inputs: session.run(None, dict(inputs))[0]

@@ -27,9 +27,9 @@ SERVED_FILES = (TOKENIZER_FILE, PREPROCESSOR_FILE)
 SERVED_WITH_VECTORS = (*TEXT_FILES, PREPROCESSOR_FILE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SourceModel:
-    """The model as given; `module` stays as it is, `build` makes a copy to work on."""
+    """The model as given; `module` stays as it is, `build` makes a copy to work on, until it is forgotten."""
 
     module: nn.Module
     architecture: str
@@ -51,6 +51,10 @@ class SourceModel:
     def build(self) -> nn.Module:
         """Return the module with the given weights, in evaluation mode."""
         return copy.deepcopy(self.module).eval()
+
+    def forget(self) -> None:
+        """Let go of the weights, which would stay in memory beside what was made of them."""
+        self.module = nn.Module()
 
 
 def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code: bool = False) -> SourceModel:

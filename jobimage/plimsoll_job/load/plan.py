@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -40,10 +39,6 @@ class Loaded:
     #: Of the model as given, or of the student that takes its place where that is larger.
     weights_bytes: int
     store: Store
-
-    def without_module(self) -> Self:
-        """Return the same without the weights of the model as given."""
-        return replace(self, source=replace(self.source, module=nn.Module()))
 
 
 def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -107,6 +108,8 @@ class Bench:
     spec_field: str
     reporter: Reporter
     task: Task = field(kw_only=True)
+    #: How many steps have changed the model before this one.
+    steps_before: int = 0
     #: Where a training keeps how far it is; nowhere when None.
     checkpoints: Checkpoints | None = None
     ranks: Ranks = field(default_factory=Ranks.of_environment)
@@ -114,6 +117,11 @@ class Bench:
     announce: Callable[[], None] = lambda: None
     #: Reads the teacher that the step names; the model as given is the teacher when None.
     load_teacher: Callable[[], SourceModel] | None = None
+
+    def own(self, candidate: Candidate) -> nn.Module:
+        """Return the candidate's module to be changed in place: a copy of it where it is the model as given."""
+        module = candidate.module
+        return copy.deepcopy(module) if module is self.source.module else module
 
     def need_train(self) -> Samples:
         """Return the training data; UserError when the job has none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,7 +37,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     source = bench.load_teacher() if bench.load_teacher else bench.source
     # On a processor the teacher is only read, so one copy of its weights serves both.
     teacher_module = source.module if device.type == "cpu" else source.build()
-    student = candidate.module if candidate.module is not bench.source.module else copy.deepcopy(candidate.module)
+    student = bench.own(candidate)
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
     kind = OutputKind.of_task(bench.task)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from plimsoll_api.spec import Distill
-from plimsoll_job.checkpoints import Checkpoint, Checkpoints
+from plimsoll_job.checkpoints import Checkpoint, Checkpoints, read_tensors, tensor_writer
 from plimsoll_job.ranks import Ranks
+from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.techniques.distill.learner import Learner
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.observe import Batch
 
 WEIGHT_DECAY = 0.01
+#: Where the best weights so far are, of a training that may stop early.
+BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ class Training:
         self._masks = {name: learner.student.get_parameter(name).detach() != 0 for name in sparse}
         self._train, self._held_out = self._divide()
         self._steps = settings.epochs * len(split_samples(self._train, settings.batch_size))
-        self._best: dict[str, torch.Tensor] = {}
+        # In a file: beside the gradients and the moments it would be another model in memory.
+        self._best: HeldFile | None = None
         self._optimizer = torch.optim.AdamW(
             learner.parameters(), lr=settings.learning_rate.value, weight_decay=WEIGHT_DECAY, fused=True
         )
@@ -92,10 +99,11 @@ class Training:
             if checkpoints is not None and self._ranks.rank == 0 and checkpoints.due():
                 checkpoints.save(self._checkpoint())
             on_epoch(self.course.epochs, loss)
-        if self._best:
-            self._learner.load_state_dict(self._best)
         # The model outlives the training, and would keep them.
         self._optimizer.zero_grad()
+        self._optimizer.state.clear()
+        if self._best is not None:
+            self._learner.load_state_dict(read_tensors(self._best.path))
         self._learner.eval()
         return self.course
 
@@ -169,7 +177,9 @@ class Training:
         self.course.held_out.append(loss)
         if loss < best - stopping.min_delta.value:
             self.course.best_epoch = self.course.epochs
-            self._best = {name: tensor.detach().clone() for name, tensor in self._learner.state_dict().items()}
+            # The first process alone hands its model on.
+            if self._ranks.rank == 0:
+                self._best = _held(tensor_writer(self._learner.state_dict()))
 
     def _stagnates(self) -> bool:
         stopping = self._settings.early_stopping
@@ -178,14 +188,14 @@ class Training:
     def _checkpoint(self) -> Checkpoint:
         """Return all that the next epochs depend on."""
         tensors = {f"model/{name}": tensor for name, tensor in self._learner.state_dict().items()}
-        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
         for number, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{key}": tensor for key, tensor in state.items()}
-        return Checkpoint(self.course.epochs, tensors, asdict(self.course))
+        best = {} if self._best is None else {BEST_FILE: self._best.path}
+        return Checkpoint(self.course.epochs, tensors, asdict(self.course), best)
 
     def _restore(self, kept: Checkpoint) -> None:
         """Bring learner and optimizer where the checkpoint left them."""
-        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}}
         for name, tensor in kept.tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
@@ -197,8 +207,15 @@ class Training:
         self._learner.load_state_dict(parts["model"])
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self._best = {name: tensor.to(self._device, copy=True) for name, tensor in parts["best"].items()}
+        if (best := kept.files.get(BEST_FILE)) is not None:
+            self._best = _held(partial(shutil.copyfile, best))
         self.course = Course(**kept.facts)
+
+
+def _held(write: Callable[[Path], object]) -> HeldFile:
+    scratch = Scratch()
+    write(scratch.path / BEST_FILE)
+    return HeldFile(scratch.path / BEST_FILE, scratch)
 
 
 def cosine_decay(progress: float) -> float:

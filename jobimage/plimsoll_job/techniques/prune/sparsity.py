@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+
 import torch
+
+#: A score's bits, as many as are told apart in one pass over all scores, from the highest on.
+DIGIT_BITS = 16
+SHIFTS = range(64 - DIGIT_BITS, -1, -DIGIT_BITS)
 
 
 def keep_largest(scores: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
@@ -29,3 +35,37 @@ def keep_pattern(scores: torch.Tensor, kept: int, of: int) -> torch.Tensor:
     rows = inputs_last.reshape(-1, of)
     keep = keep_largest(rows, torch.full((len(rows),), of - kept))
     return keep.view(inputs_last.shape).movedim(-1, 1)
+
+
+def keep_largest_of_all(scores: Callable[[], Iterable[torch.Tensor]], dropped: int) -> Iterator[torch.Tensor]:
+    """Yield where the scores of each tensor are not among the `dropped` smallest of all; none is below zero.
+
+    They are asked for once more for each digit of the largest that is dropped, so that none needs to be held.
+    """
+    limit, equal_dropped = _limit_of(scores, dropped) if dropped else (-1, 0)
+    for score in scores():
+        bits = _bits_of(score)
+        equal = (bits == limit).flatten()
+        yield (bits > limit) | (equal & (equal.cumsum(0) > equal_dropped)).view_as(bits)
+        equal_dropped = max(0, equal_dropped - int(equal.sum()))
+
+
+def _limit_of(scores: Callable[[], Iterable[torch.Tensor]], dropped: int) -> tuple[int, int]:
+    """Return the bits of the largest score that is dropped, and how many of those equal to it are."""
+    limit, rank = 0, dropped - 1
+    for shift in SHIFTS:
+        counts = torch.zeros(1 << DIGIT_BITS, dtype=torch.int64)
+        for score in scores():
+            digits = _bits_of(score).flatten() >> shift
+            digits = digits[digits >> DIGIT_BITS == limit] - (limit << DIGIT_BITS)
+            counts += torch.bincount(digits, minlength=len(counts))
+        ends = counts.cumsum(0)
+        digit = int(torch.searchsorted(ends, rank, right=True))
+        rank -= int(ends[digit] - counts[digit])
+        limit = limit << DIGIT_BITS | digit
+    return limit, rank + 1
+
+
+def _bits_of(score: torch.Tensor) -> torch.Tensor:
+    """Return integers in the order of the scores, none of which is below zero (IEEE 754, section 5.10)."""
+    return score.double().contiguous().view(torch.int64)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.record import told_of_turns
 from plimsoll_job.techniques.prune.sensitivity import Scan, scan
-from plimsoll_job.techniques.prune.sparsity import keep_pattern, keep_share
+from plimsoll_job.techniques.prune.sparsity import keep_largest_of_all, keep_pattern, keep_share
 from plimsoll_job.techniques.prune.statistics import measure_inputs
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
@@ -30,8 +29,10 @@ NOTE = (
     "stores or computes dense layers any smaller for zeros. Structured pruning makes models smaller and faster."
 )
 
-#: Scores or masks, by the name of the layer, shaped like its weight.
-ByLayer = dict[str, torch.Tensor]
+#: What computes a layer's scores, shaped like its weight, by its name: held at once they would be another model.
+Scores = dict[str, Callable[[], torch.Tensor]]
+#: The name of each layer with where its weights stay.
+Masks = Iterator[tuple[str, torch.Tensor]]
 
 
 def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
@@ -52,37 +53,40 @@ def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> A
 
 def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
     """Set to zero what the goal plans, or the pattern says, of the weights, ranked as they are now."""
-    module = copy.deepcopy(candidate.module)
+    module = bench.own(candidate)
     layers = _weighted(module)
     scores = _score(settings, module, layers, bench)
+    weights = {name: layers[name].get_parameter("weight").detach() for name in scores}
     details: dict[str, Any] = {}
     if settings.granularity is Granularity.N_OF_M:
-        masks = _masks_of_pattern(settings, scores, bench)
+        masks = _masks_of_pattern(settings, weights, scores, bench)
     else:
+        share = _share_of_weights(goal, module, weights, bench)
         scope = settings.scope or _default_scope(settings)
         if settings.allocation is Allocation.SENSITIVITY:
             found = _scan_weights(module, layers, scores, scope, bench)
-            scores, scope = {name: _cost(found, name, score, scope) for name, score in scores.items()}, Scope.GLOBAL
-            details["sensitivity"] = found.to_wire()
-        masks = _masks_of_amount(goal, scope, module, scores, bench)
-    weights = {name: layers[name].get_parameter("weight") for name in masks}
-    zeros_before = {name: int((weight == 0).sum()) for name, weight in weights.items()}
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.mul_(masks[name])
-    zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
+            scores = {name: partial(_cost, found, name, score, scope) for name, score in scores.items()}
+            scope, details["sensitivity"] = Scope.GLOBAL, found.to_wire()
+        masks = _masks_of_amount(share, scope, weights, scores)
+    zeros, new_zeros, digest = dict[str, int](), 0, hashlib.sha256()
+    for name, mask in masks:
+        new_zeros += int(((weights[name] != 0) & ~mask).sum())
+        weights[name].mul_(mask)
+        zeros[name] = int((weights[name] == 0).sum())
+        # A bit a weight, in the order of the layers.
+        digest.update(np.packbits(mask.numpy()).tobytes())
     taken = sum(zeros.values()) / count_parameters(module)
-    if zeros == zeros_before:
+    if not new_zeros:
         return Turn(candidate, taken)
     return Turn(
-        candidate=replace(candidate, module=module, sparse=candidate.sparse | {f"{name}.weight" for name in masks}),
+        candidate=replace(candidate, module=module, sparse=candidate.sparse | {f"{name}.weight" for name in zeros}),
         taken=taken,
         details={
             "zeros": {name: round(count / weights[name].numel(), 6) for name, count in zeros.items()},
-            "maskDigest": _digest(masks),
+            "maskDigest": f"sha256:{digest.hexdigest()}",
             **details,
         },
-        notes=_left(layers, masks),
+        notes=_left(layers, zeros),
     )
 
 
@@ -95,21 +99,26 @@ def _weighted(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layers[name] for name in found.values()}
 
 
-def _score(settings: Prune, module: nn.Module, layers: Mapping[str, nn.Module], bench: Bench) -> ByLayer:
+def _score(settings: Prune, module: nn.Module, layers: Mapping[str, nn.Module], bench: Bench) -> Scores:
     """Return how much each weight matters: its size, or with Wanda its size times the norm of what it multiplies.
 
     Wanda: Sun et al. 2023, arXiv 2306.11695. A layer that the model reads without calling it has no such score.
     """
-    sizes = {name: layer.get_parameter("weight").detach().abs() for name, layer in layers.items()}
     if settings.criterion is PruneCriterion.MAGNITUDE:
-        return sizes
+        return {name: partial(_size, layer) for name, layer in layers.items()}
     batches = Batches.of(bench.need_calibration(), bench.ranks.device)
     squares = measure_inputs(module, layers, batches, torch.square)
-    return {
-        name: sizes[name] * _by_weight(squares[name].sqrt().float(), layer)
-        for name, layer in layers.items()
-        if name in squares
-    }
+    norms = {name: squares[name].sqrt().float() for name in layers if name in squares}
+    return {name: partial(_wanda, layers[name], norm) for name, norm in norms.items()}
+
+
+def _size(layer: nn.Module) -> torch.Tensor:
+    return layer.get_parameter("weight").detach().abs()
+
+
+def _wanda(layer: nn.Module, norms: torch.Tensor) -> torch.Tensor:
+    size = _size(layer)
+    return size * _by_weight(norms.to(size.device), layer)
 
 
 def _by_weight(norms: torch.Tensor, layer: nn.Module) -> torch.Tensor:
@@ -132,7 +141,7 @@ def _in_scope(score: torch.Tensor, scope: Scope) -> torch.Tensor:
 
 
 def _scan_weights(
-    module: nn.Module, layers: Mapping[str, nn.Module], scores: ByLayer, scope: Scope, bench: Bench
+    module: nn.Module, layers: Mapping[str, nn.Module], scores: Scores, scope: Scope, bench: Bench
 ) -> Scan:
     """Return what each layer costs when its weights of the lowest scores are zero."""
 
@@ -142,7 +151,7 @@ def _scan_weights(
         kept = {name: weight.detach().clone() for name, weight in weights.items()}
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.mul_(keep_share(_in_scope(scores[name].to(weight.device), scope), share).view_as(weight))
+                weight.mul_(_keep(scores[name](), scope, share))
             try:
                 yield
             finally:
@@ -152,11 +161,12 @@ def _scan_weights(
     return scan(module, list(scores), silence, bench.need_calibration(), bench.ranks.device)
 
 
-def _cost(found: Scan, name: str, score: torch.Tensor, scope: Scope) -> torch.Tensor:
+def _cost(found: Scan, name: str, score_of: Callable[[], torch.Tensor], scope: Scope) -> torch.Tensor:
     """Return what each weight of the layer costs by the scan; inside a row they stay in the order of the scores.
 
     What is nothing by its score costs nothing: what earlier iterations took counts as a part of the amount.
     """
+    score = score_of()
     rows = _in_scope(score, scope)
     order = torch.argsort(rows, dim=1, stable=True)
     places = (torch.arange(rows.shape[1], dtype=torch.float64) + 0.5) / rows.shape[1]
@@ -166,32 +176,39 @@ def _cost(found: Scan, name: str, score: torch.Tensor, scope: Scope) -> torch.Te
     return cost.masked_fill(score == 0, 0.0)
 
 
-def _masks_of_amount(goal: Goal, scope: Scope, module: nn.Module, scores: ByLayer, bench: Bench) -> ByLayer:
-    total, count = count_parameters(module), sum(score.numel() for score in scores.values())
-    share = goal.planned * total / max(count, 1)
+def _share_of_weights(goal: Goal, module: nn.Module, weights: Mapping[str, torch.Tensor], bench: Bench) -> float:
+    """Return the share of the weights that is to be zero; UserError where not even all of them would be enough."""
+    total, count = count_parameters(module), sum(weight.numel() for weight in weights.values())
     if goal.final * total > count:
         raise UserError(
             f"{bench.spec_field}.amount: {goal.final:.1%} cannot be reached; "
             f"weights of convolutions and linear layers are {count / total:.1%} of the parameters"
         )
+    return goal.planned * total / max(count, 1)
+
+
+def _masks_of_amount(share: float, scope: Scope, weights: Mapping[str, torch.Tensor], scores: Scores) -> Masks:
     if scope is Scope.GLOBAL:
-        keep = keep_share(torch.cat([score.flatten() for score in scores.values()])[None], share)[0]
-        parts = torch.split(keep, [score.numel() for score in scores.values()])
-        return {name: part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
-    return {name: keep_share(_in_scope(score, scope), share).view_as(score) for name, score in scores.items()}
+        dropped = round(share * sum(weight.numel() for weight in weights.values()))
+        return zip(scores, keep_largest_of_all(lambda: (score() for score in scores.values()), dropped), strict=True)
+    return ((name, _keep(score(), scope, share)) for name, score in scores.items())
 
 
-def _masks_of_pattern(settings: Prune, scores: ByLayer, bench: Bench) -> ByLayer:
+def _keep(score: torch.Tensor, scope: Scope, share: float) -> torch.Tensor:
+    return keep_share(_in_scope(score, scope), share).view_as(score)
+
+
+def _masks_of_pattern(settings: Prune, weights: Mapping[str, torch.Tensor], scores: Scores, bench: Bench) -> Masks:
     kept, of = settings.kept_of
-    masks = {name: keep_pattern(score, kept, of) for name, score in scores.items() if score.shape[1] % of == 0}
-    if not masks:
+    fits = [name for name, weight in weights.items() if weight.shape[1] % of == 0]
+    if not fits:
         raise UserError(
             f"{bench.spec_field}.pattern: no layer reads a multiple of {of} inputs, so {settings.pattern} fits none"
         )
-    return masks
+    return ((name, keep_pattern(scores[name](), kept, of)) for name in fits)
 
 
-def _left(layers: Mapping[str, nn.Module], masks: ByLayer) -> tuple[str, ...]:
+def _left(layers: Mapping[str, nn.Module], masks: Collection[str]) -> tuple[str, ...]:
     left = [name for name in layers if name not in masks]
     if not left:
         return ()
@@ -199,11 +216,3 @@ def _left(layers: Mapping[str, nn.Module], masks: ByLayer) -> tuple[str, ...]:
         "Left whole, since the pattern does not divide what they read or the model reads their weights without calling "
         f"them: {', '.join(left)}.",
     )
-
-
-def _digest(masks: ByLayer) -> str:
-    """Return the sha256 of the masks: a bit a weight, in the order of the layers."""
-    digest = hashlib.sha256()
-    for mask in masks.values():
-        digest.update(np.packbits(mask.numpy()).tobytes())
-    return f"sha256:{digest.hexdigest()}"

@@ -82,7 +82,7 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
         applied = _applied(candidate, chosen.quantized)
         return replace(applied, details={**applied.details, "table": table}, notes=(*applied.notes, CHOSEN_BY_TIME))
     reasons = "; ".join(f"{row.scheme}: {row.against}" for row in rows)
-    if candidate.fingerprint() == Candidate(bench.source.module).fingerprint():
+    if bench.steps_before == 0:
         raise UserError(f"{bench.spec_field}: no number format pays on this machine: {reasons}", reason="NothingPays")
     why = f"No number format pays on this machine, the model stays float: {reasons}."
     return Applied(

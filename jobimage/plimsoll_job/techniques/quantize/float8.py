@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, version_converter
 
+from plimsoll_job.export.graph import before_readers
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.techniques.quantize.float16_compute import compute_in_float16
 from plimsoll_job.techniques.quantize.float_model import FloatModel
@@ -35,19 +36,19 @@ def to_float8(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> 
     axes = {layer.weight: _output_axis(nodes[layer.node], len(constants[layer.weight].dims)) for layer in layers}
     sources = {name: changed.source(constants[name]) for name in axes}
     compute_in_float16(changed, model.layers, layers)
-    restored = []
+    restored = {}
     for name, axis in axes.items():
         constant, source = constants[name], sources[name]
         computed = constant.data_type
         scale = _scale(source(), axis)
         changed.replace(constant, f"{name}_stored", TensorProto.FLOAT8E4M3FN, partial(_converted, source, scale))
         changed.add(f"{name}_scale", TensorProto.FLOAT, scale.shape, partial(np.asarray, scale))
-        restored += [
+        restored[name] = [
             helper.make_node("Cast", [f"{name}_stored"], [f"{name}_unscaled"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{name}_unscaled", f"{name}_scale"], [f"{name}_restored"]),
             helper.make_node("Cast", [f"{name}_restored"], [name], to=computed),
         ]
-    changed.set_nodes([*restored, *graph.node])
+    changed.set_nodes(before_readers(graph.node, restored))
     return changed
 
 

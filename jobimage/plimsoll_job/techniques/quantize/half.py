@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from plimsoll_job.export.graph import before_readers
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import Layer
@@ -34,7 +35,7 @@ def to_bfloat16(model: FloatModel, layers: Collection[Layer], _: bytes | None) -
 def _store(model: FloatModel, layers: Collection[Layer], kind: int) -> LeanModel:
     changed = model.lean()
     kept = {layer.weight for layer in model.layers} - {layer.weight for layer in layers}
-    casts = []
+    casts = {}
     for constant in changed.proto.graph.initializer:
         name = constant.name
         if constant.data_type != TensorProto.FLOAT or name in kept or math.prod(constant.dims) < MIN_NUMBERS:
@@ -43,8 +44,8 @@ def _store(model: FloatModel, layers: Collection[Layer], kind: int) -> LeanModel
         if not np.isfinite(numbers().astype(np.float32)).all():
             continue
         changed.replace(constant, f"{name}_stored", kind, numbers)
-        casts.append(helper.make_node("Cast", [f"{name}_stored"], [name], to=TensorProto.FLOAT))
-    changed.set_nodes([*casts, *changed.proto.graph.node])
+        casts[name] = [helper.make_node("Cast", [f"{name}_stored"], [name], to=TensorProto.FLOAT)]
+    changed.set_nodes(before_readers(changed.proto.graph.node, casts))
     return changed
 
 

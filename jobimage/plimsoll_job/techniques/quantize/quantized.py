@@ -17,7 +17,7 @@ from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
 from plimsoll_job.memory import give_back
 from plimsoll_job.scratch import HeldFile, Scratch
-from plimsoll_job.sessions import open_frugally, open_served, open_session, serving_gpu
+from plimsoll_job.sessions import open_frugally, open_restoring, open_served, open_session, serving_gpu
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import (
@@ -174,7 +174,7 @@ def _served_answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answer
 def _answers(graph: HeldFile, scheme: Scheme, samples: Samples) -> Answers:
     give_back()
     if not scheme.of_integers:
-        return answers(open_frugally(graph.path, folds=False), samples)
+        return answers(open_restoring(graph.path), samples)
     # What integers come to depends on kernels that take packed weights only.
     return answers(open_session(graph.path, THREADS), samples)
 
