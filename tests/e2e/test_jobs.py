@@ -115,12 +115,6 @@ class TestJobs:
         assert failed["reason"] == "RequestWrong", failed
         assert "spec.model.uri: there is nothing at pvc://models/nothing" in failed["message"], failed
 
-    def test_missing_evaluation_data_fails_by_its_name(self, kube: Kube) -> None:
-        job = kube.wait(JOB, "no-evaluation", ended, seconds=JOB_SECONDS)
-        failed = condition(job, "Failed")
-        assert failed["status"] == "True"
-        assert "nothing.npz" in failed["message"], failed
-
     def test_a_missing_claim_is_said_while_it_waits(self, kube: Kube) -> None:
         def says_so(job: Object) -> bool:
             return any("nowhere" in c["message"] for c in job.get("status", {}).get("conditions", []))
@@ -145,6 +139,13 @@ class TestJobs:
         kube.run("patch", JOB, "waits", "--type=merge", "-p", resume)
         job = kube.wait(JOB, "waits", ended, seconds=JOB_SECONDS)
         assert condition(job, "Complete").get("status") == "True", job["status"]
+
+    def test_missing_evaluation_data_fails_by_its_name(self, kube: Kube) -> None:
+        # The last one: its pod is given a minute to start after all, and the others' pods run meanwhile.
+        job = kube.wait(JOB, "no-evaluation", ended, seconds=JOB_SECONDS)
+        failed = condition(job, "Failed")
+        assert failed["status"] == "True"
+        assert "nothing.npz" in failed["message"], failed
 
 
 def mounts(kube: Kube, job: str, stage: str) -> dict[str, str]:
