@@ -156,7 +156,15 @@ def take_step(
     if step.trains and step.prune is None:
         bench.announce()
     give_back()
-    applied = TECHNIQUES[technique](settings, candidate, bench)
+    try:
+        applied = TECHNIQUES[technique](settings, candidate, bench)
+    except torch.OutOfMemoryError as error:
+        told = ". ".join(str(error).split(". ")[:2])
+        raise UserError(
+            f"spec.runtime.resources.limits: the GPU's memory does not hold what {bench.spec_field} computes there "
+            f"({told}); ask for a larger GPU, for none, or for a smaller microBatchSize where the step trains",
+            reason="GpuTooSmall",
+        ) from error
     give_back()
     if applied.candidate.fingerprint() == fingerprint and not applied.may_stay:
         raise UserError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tests.jobimage.claims import DISTILL, INT8, PRUNE, STEPS, UNSTRUCTURED, Claims, compressed, published
 from torch import nn
@@ -156,6 +157,21 @@ def test_the_model_as_given_is_held_until_no_step_learns_from_it(
         monkeypatch.setitem(TECHNIQUES, technique, watched(technique))
     compressed(claims, steps)
     assert found == held
+
+
+def test_a_gpu_without_room_is_said_with_the_step(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As torch raises it on a GPU, which few machines of tests have.
+    def fill(*_: Any) -> Applied:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free.")
+
+    monkeypatch.setitem(TECHNIQUES, "distill", fill)
+    with pytest.raises(UserError) as error:
+        compressed(claims, [PRUNE, DISTILL])
+    assert error.value.reason == "GpuTooSmall"
+    assert error.value.message.startswith(
+        "spec.runtime.resources.limits: the GPU's memory does not hold what spec.steps[1].distill computes there "
+        "(CUDA out of memory. Tried to allocate 2.00 GiB); ask for a larger GPU, for none, or for a smaller "
+    )
 
 
 def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:

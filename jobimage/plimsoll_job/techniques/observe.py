@@ -72,7 +72,7 @@ def watching(module: nn.Module, names: Iterable[str], watch: Callable[[str, torc
 def moved(device: torch.device, *modules: nn.Module) -> Iterator[None]:
     """Have the modules compute on the device for a while; their tensors on the host wait, and are theirs again after.
 
-    What was changed there is changed here, also after an error. UserError when the GPU is too small, or not for them.
+    What was changed there is changed here, also after an error. UserError when they cannot compute there.
     """
     if device.type == HOST.type:
         yield
@@ -90,9 +90,13 @@ def moved(device: torch.device, *modules: nn.Module) -> Iterator[None]:
             setattr(layer, name, there[tensor][0])
         yield
     except RuntimeError as error:
-        if (told := _told(error)) is None:
+        if not any(words in str(error) for words in OTHER_DEVICE):
             raise
-        raise told from error
+        raise UserError(
+            "spec.model.architecture: the model cannot compute on the pod's GPU: it holds tensors that are neither "
+            f"parameters nor buffers ({error}); register them as buffers, or ask for no GPU",
+            reason="GpuUnusable",
+        ) from error
     finally:
         for layer, name, tensor in places:
             setattr(layer, name, tensor)
@@ -114,21 +118,3 @@ def _tensors_of(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, torc
         for named in (layer.named_parameters, layer.named_buffers)
         for name, tensor in named(recurse=False, remove_duplicate=False)
     ]
-
-
-def _told(error: RuntimeError) -> UserError | None:
-    """Return what the request can do about the error, None where it can do nothing."""
-    message = ". ".join(str(error).split(". ")[:2])
-    if isinstance(error, torch.OutOfMemoryError):
-        return UserError(
-            "spec.runtime.resources.limits: the GPU's memory does not hold the model and what its layers make of a "
-            f"batch of calibration data ({message}); ask for a larger GPU, or for none",
-            reason="GpuTooSmall",
-        )
-    if any(words in message for words in OTHER_DEVICE):
-        return UserError(
-            "spec.model.architecture: the model cannot compute on the pod's GPU: it holds tensors that are neither "
-            f"parameters nor buffers ({message}); register them as buffers, or ask for no GPU",
-            reason="GpuUnusable",
-        )
-    return None
