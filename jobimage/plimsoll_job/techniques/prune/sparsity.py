@@ -44,10 +44,16 @@ def keep_largest_of_all(scores: Callable[[], Iterable[torch.Tensor]], dropped: i
     """
     limit, equal_dropped = _limit_of(scores, dropped) if dropped else (-1, 0)
     for score in scores():
-        bits = _bits_of(score)
-        equal = (bits == limit).flatten()
-        yield (bits > limit) | (equal & (equal.cumsum(0) > equal_dropped)).view_as(bits)
-        equal_dropped = max(0, equal_dropped - int(equal.sum()))
+        mask, equal_count = _above(_bits_of(score), limit, equal_dropped)
+        yield mask
+        equal_dropped = max(0, equal_dropped - equal_count)
+
+
+def _above(bits: torch.Tensor, limit: int, equal_dropped: int) -> tuple[torch.Tensor, int]:
+    """Return where the bits are above the limit, or equal to it and not the first to be dropped; how many are equal."""
+    equal = (bits == limit).flatten()
+    stay = (equal & (equal.cumsum(0) > equal_dropped)).view_as(bits)
+    return (bits > limit) | stay, int(equal.sum())
 
 
 def _limit_of(scores: Callable[[], Iterable[torch.Tensor]], dropped: int) -> tuple[int, int]:
@@ -57,8 +63,8 @@ def _limit_of(scores: Callable[[], Iterable[torch.Tensor]], dropped: int) -> tup
         counts = torch.zeros(1 << DIGIT_BITS, dtype=torch.int64)
         for score in scores():
             digits = _bits_of(score).flatten() >> shift
-            digits = digits[digits >> DIGIT_BITS == limit] - (limit << DIGIT_BITS)
-            counts += torch.bincount(digits, minlength=len(counts))
+            digits = digits[digits >> DIGIT_BITS == limit]
+            counts += torch.bincount(digits.sub_(limit << DIGIT_BITS), minlength=len(counts))
         ends = counts.cumsum(0)
         digit = int(torch.searchsorted(ends, rank, right=True))
         rank -= int(ends[digit] - counts[digit])
