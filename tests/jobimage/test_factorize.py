@@ -15,7 +15,7 @@ from plimsoll_api.spec import Distill, Factorize, Prune, Quantize
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
-from plimsoll_job.techniques import distill, factorize, prune, quantize
+from plimsoll_job.techniques import distill, factorize, moments, prune, quantize
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Applied, Candidate, Cut, Split
 from plimsoll_job.techniques.table import Technique
@@ -95,6 +95,15 @@ def test_more_energy_gives_nearer_answers(cnn: nn.Module) -> None:
             for keep in ("70%", "98%")
         ]
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_passes_over_a_few_layers_each_give_what_one_over_all_gives(
+    cnn: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = factorized(cnn, "ActivationSvd", amount="50%").candidate
+    monkeypatch.setattr(moments, "MOST_BYTES", 1)
+    apart = factorized(cnn, "ActivationSvd", amount="50%").candidate
+    assert apart.fingerprint() == together.fingerprint()
 
 
 def test_the_given_module_stays_as_it_was_and_the_same_order_gives_the_same_factors(cnn: nn.Module) -> None:

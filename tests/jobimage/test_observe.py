@@ -17,8 +17,8 @@ from plimsoll_api.spec import Factorize, Prune
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
 from plimsoll_job.ranks import Ranks
-from plimsoll_job.techniques import factorize, prune
-from plimsoll_job.techniques.moments import Moments, home_of
+from plimsoll_job.techniques import factorize, moments, prune
+from plimsoll_job.techniques.moments import Moments, bundled, home_of
 from plimsoll_job.techniques.observe import HOST, Batches, moved, observe_inputs
 from plimsoll_job.techniques.shape import Candidate
 
@@ -130,6 +130,14 @@ def test_batches_are_read_anew_by_each_pass() -> None:
     assert [len(one) for (one,) in batches] == [len(one) for (one,) in batches] == [5]
 
 
+def test_layers_go_together_as_far_as_their_moments_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two of 64 channels, and not a third.
+    monkeypatch.setattr(moments, "MOST_BYTES", 2 * 64 * 64 * 8)
+    widths = [64, 64, 65, 500, 8, 8]
+    assert list(bundled(widths, lambda width: [width])) == [[64, 64], [65], [500], [8, 8]]
+    assert list(bundled([], lambda _: [1])) == []
+
+
 def test_moments_are_kept_where_a_gpu_has_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda", 0)
     # Twice what two layers of 64 channels need.
@@ -137,6 +145,6 @@ def test_moments_are_kept_where_a_gpu_has_room_for_them(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: enough)
     assert home_of([64, 64], gpu) == gpu
     assert home_of([64, 65], gpu) == home_of([64, 65], HOST) == HOST
-    moments = Moments(3, META)
-    moments.add(torch.ones(2, 3))
-    assert moments.second(centred=True).device == moments.mean.device == META
+    held = Moments(3, META)
+    held.add(torch.ones(2, 3))
+    assert held.second(centred=True).device == held.mean.device == META

@@ -15,6 +15,7 @@ from plimsoll_job.examples.digits import CALIBRATION_SAMPLES, TRAIN_SAMPLES, loa
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import single
+from plimsoll_job.techniques import moments
 from plimsoll_job.techniques.prune.compensation import compensate
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.prune.redundancy import STRETCH, _delete_one_by_one, _Reading, redundancy_scores
@@ -130,6 +131,15 @@ def test_the_same_data_gives_the_same_weights() -> None:
     one, other = (pruned(module, samples, "50%").candidate for _ in range(2))
     assert one.changes == other.changes
     assert one.fingerprint() == other.fingerprint()
+
+
+def test_passes_over_a_few_layers_each_give_what_one_over_all_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, samples = built(Residual), samples_of((3, 8, 8), 64)
+    together = pruned(module, samples, "50%").candidate
+    monkeypatch.setattr(moments, "MOST_BYTES", 1)
+    apart = pruned(module, samples, "50%").candidate
+    assert apart.changes == together.changes
+    assert apart.fingerprint() == together.fingerprint()
 
 
 def test_dead_channels_and_silent_data_are_no_division_by_zero() -> None:
