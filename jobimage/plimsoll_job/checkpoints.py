@@ -106,6 +106,6 @@ def tensor_writer(
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file."""
-    tensors: dict[str, torch.Tensor] = load_file(path)
+    """Return the tensors of a safetensors file, in memory of their own."""
+    tensors: dict[str, torch.Tensor] = load_file(path, backend="pread")
     return tensors

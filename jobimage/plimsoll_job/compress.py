@@ -54,7 +54,6 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
         publish = publishing(plan, loaded, baseline, store)
         candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))
         reporter.report("export", 0.9)
-        loaded.source.forget()
         publish = publishing(plan, loaded, baseline, store, plan.output.formats)
         done = Done(baseline=baseline, candidate=publish(candidate, records))
         reporter.report("publish", 1, done.candidate.digest)
@@ -123,10 +122,6 @@ def take_steps(
     finished, candidate, records = work.resume(len(plan.steps), loaded.source)
     shares = [TRAINING_SHARE if step.trains else 1 for step in plan.steps]
     for index in range(finished, len(plan.steps)):
-        # What is trained learns from it, but Int8QAT, which learns from the graph that it starts from.
-        needed = any(step.trains and step.quantize is None for step in plan.steps[index:])
-        if not needed and candidate.module is not loaded.source.module:
-            loaded.source.forget()
         part = reporter.part(sum(shares[:index]) / sum(shares), sum(shares[: index + 1]) / sum(shares))
         candidate, record = take_step(
             plan, index, loaded, candidate, checkpoints=work.checkpoints(index), reporter=part
@@ -206,8 +201,6 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
             load_teacher,
             teacher,
             loaded.store,
-            loaded.source.module,
-            loaded.signature,
             f"{spec_field}.teacher",
             task=plan.task,
             allow_code=plan.allow_code_execution,

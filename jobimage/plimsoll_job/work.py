@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
 
 from plimsoll_api.artifact import ArtifactRef, StepRecord
 from plimsoll_api.model import Model
-from plimsoll_job.checkpoints import Checkpoints, read_tensors, tensor_writer
-from plimsoll_job.errors import UserError
+from plimsoll_job.checkpoints import Checkpoints, tensor_writer
+from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
-from plimsoll_job.load.weights import load_strictly
+from plimsoll_job.load.weights import StoredWeights, load_strictly
 from plimsoll_job.publish.files import is_whole, write_file, write_sealed
 from plimsoll_job.scratch import HeldFile
 from plimsoll_job.techniques.replay import replay
@@ -91,8 +90,7 @@ class Work:
             saved = self._read(finished - 1, source)
             if saved is not None:
                 return finished, *saved
-        # A technique never changes the module of the source.
-        return 0, Candidate(source.module), []
+        return 0, Candidate(source.take()), []
 
     def finish(self, done: Done) -> None:
         """Remember the artifacts, and drop the states that are no longer needed."""
@@ -131,8 +129,8 @@ class Work:
         try:
             state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
             graph = HeldFile(directory / GRAPH_FILE) if state.has_graph else None
-            module = replay(source.module if state.changes else source.build(), self.signature, state.changes)
-            load_strictly(module, read_tensors(directory / WEIGHTS_FILE), "work directory")
-        except (OSError, UserError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError):
+            module = replay(source.take(), self.signature, state.changes)
+            load_strictly(module, StoredWeights(directory / WEIGHTS_FILE, "work directory"), "work directory")
+        except (OSError, UserError, TransientError, ValueError, KeyError, AttributeError, RuntimeError):
             return None
         return Candidate(module, state.changes, frozenset(state.sparse), graph, state.zero_weights), state.records

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
@@ -13,7 +16,7 @@ from plimsoll_job.load.inputs import SINGLE_INPUT, Signature, single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.observe import Batches
-from plimsoll_job.techniques.shape import Bench
+from plimsoll_job.techniques.shape import Bench, Candidate
 
 
 def samples_of(shape: tuple[int, ...], count: int = 40, classes: int = 3, seed: int = 0) -> Samples:
@@ -27,6 +30,11 @@ def batches_of(*inputs: torch.Tensor) -> Batches:
     return Batches(lambda: [(one,) for one in inputs])
 
 
+def candidate_of(module: nn.Module) -> Candidate:
+    """Return a candidate of which a technique may change the module."""
+    return Candidate(copy.deepcopy(module))
+
+
 def bench_of(
     module: nn.Module,
     *,
@@ -36,7 +44,7 @@ def bench_of(
     signature: Signature | None = None,
 ) -> Bench:
     signature = signature or single(module.input_shape)  # type: ignore[arg-type]
-    source = SourceModel(module, architecture="tests", digest="sha256:" + "0" * 64)
+    source = SourceModel(partial(copy.deepcopy, module), architecture="tests", digest="sha256:" + "0" * 64)
     reporter, task = Reporter(emit=_say_nothing), Task.TABULAR_CLASSIFICATION
     return Bench(source, signature, train, calibration, seed, "spec.steps[0].prune", reporter, task=task)
 

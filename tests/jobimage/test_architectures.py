@@ -51,14 +51,14 @@ def test_a_torchvision_model_answers_as_it_did_when_its_weights_were_saved(tmp_p
     source, store = written(tmp_path, module, torchvision={"name": "squeezenet1_1", "classes": 7})
     loaded = load_model(source, store)
     assert loaded.architecture == "torchvision squeezenet1_1"
-    assert torch.equal(answers(loaded.build()), answers(module))
+    assert torch.equal(answers(loaded.take()), answers(module))
 
 
 def test_a_timm_model_answers_as_it_did_when_its_weights_were_saved(tmp_path: Path) -> None:
     torch.manual_seed(1)
     module = timm.create_model("test_efficientnet", num_classes=7)
     source, store = written(tmp_path, module, timm={"name": "test_efficientnet", "classes": 7})
-    assert torch.equal(answers(load_model(source, store).build()), answers(module))
+    assert torch.equal(answers(load_model(source, store).take()), answers(module))
 
 
 def test_what_is_done_to_one_copy_leaves_the_model_as_given(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_what_is_done_to_one_copy_leaves_the_model_as_given(tmp_path: Path) -> N
     source, store = written(tmp_path, module, timm={"name": "test_efficientnet", "classes": 7})
     loaded = load_model(source, store)
     with torch.no_grad():
-        for parameter in loaded.build().parameters():
+        for parameter in loaded.take().parameters():
             parameter.zero_()
-    assert torch.equal(answers(loaded.build()), answers(module))
+    assert torch.equal(answers(loaded.take()), answers(module))
 
 
 def test_weights_of_another_number_of_classes_are_refused_by_name(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_heads_that_only_training_reads_are_left_out(tmp_path: Path) -> None:
     with_heads = models.googlenet(weights=None, num_classes=3, init_weights=False)
     assert {name for name in with_heads.state_dict() if not name.startswith(unread)} == set(module.state_dict())
     source, store = written(tmp_path, with_heads, torchvision={"name": "googlenet", "classes": 3})
-    assert torch.equal(answers(load_model(source, store).build()), answers(with_heads))
+    assert torch.equal(answers(load_model(source, store).take()), answers(with_heads))
 
 
 def test_images_of_a_shape_that_the_model_does_not_take_are_refused(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The whole of a compression, in this process: what is published, and every way a plan can be wrong."""
 
+import gc
 import json
 import re
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +22,21 @@ from plimsoll_api.report import Progress
 from plimsoll_job import compress as flow
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
+from plimsoll_job.load import model
 from plimsoll_job.load import plan as plan_module
 from plimsoll_job.load.plan import load_plan
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.room import bytes_needed, temporary_bytes_needed
+from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES
 from plimsoll_job.work import Work
+
+ITERATIONS: dict[str, Any] = {
+    "prune": {"criterion": "Magnitude", "amount": "40%", "iterations": 2, "recovery": {"epochs": 1}}
+}
+STUDENT: dict[str, Any] = {"distill": {"epochs": 1, "student": {"factory": "tests.jobimage.test_compress:wide"}}}
 
 
 def test_baseline_and_candidate_are_published_with_their_lineage(claims: Claims) -> None:
@@ -113,7 +122,7 @@ def wide() -> nn.Module:
         UNSTRUCTURED,
         {"prune": {"criterion": "Redundancy", "amount": "30%"}},
         {"prune": {"criterion": "Magnitude", "amount": "30%"}},
-        {"prune": {"criterion": "Magnitude", "amount": "40%", "iterations": 2, "recovery": {"epochs": 1}}},
+        ITERATIONS,
         {"prune": {"criterion": "Activation", "amount": "30%", "allocation": "Sensitivity"}},
         {"factorize": {"method": "ActivationSvd", "amount": "30%"}},
         DISTILL,
@@ -121,40 +130,59 @@ def wide() -> nn.Module:
         {"quantize": {"scheme": "Int8QAT", "training": {"epochs": 1}}},
     ],
 )
-def test_no_technique_changes_the_model_that_it_is_given(claims: Claims, step: dict[str, Any]) -> None:
-    # The model as given is the first candidate and every teacher, and in memory once.
+def test_whatever_becomes_of_the_candidate_the_model_as_given_is_read_as_it_was(
+    claims: Claims, step: dict[str, Any]
+) -> None:
     store = Store(claims=claims.directory)
     plan = claims.plan([step])
     loaded = load_plan(plan, store, Reporter(emit=lambda _: None))
-    given = loaded.source.module
-    before = Candidate(given).fingerprint()
+    before = Candidate(loaded.source.module).fingerprint()
     work = Work(flow.work_directory(plan, store), loaded.signature)
     silent = Reporter(emit=lambda _: None)
     candidate, _ = flow.take_steps(plan, loaded, work, lambda *_: None, silent)  # type: ignore[arg-type]
     assert candidate.fingerprint() != before
-    assert Candidate(given).fingerprint() == before
+    assert Candidate(loaded.source.module).fingerprint() == before
     assert not any(parameter.grad is not None for parameter in candidate.module.parameters())
 
 
 @pytest.mark.parametrize(
     ("steps", "held"),
-    [([PRUNE, INT8], [True, False]), ([PRUNE, DISTILL, INT8], [True, True, False]), ([INT8], [True])],
+    [
+        # At the start the candidate is what was read.
+        ([PRUNE, INT8], [1, 0]),
+        ([PRUNE, DISTILL, INT8], [1, 0, 0, 0]),
+        ([DISTILL], [1, 1]),
+        ([ITERATIONS], [1, 0]),
+        ([PRUNE, STUDENT], [1, 0, 0]),
+        ([STUDENT], [1, 0]),
+    ],
 )
-def test_the_model_as_given_is_held_until_no_step_learns_from_it(
-    claims: Claims, monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]], held: list[bool]
+def test_the_model_as_given_is_not_held_beside_what_learns_from_it(
+    claims: Claims, monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]], held: list[int]
 ) -> None:
-    found = []
+    made: list[weakref.ref[nn.Module]] = []
+    found = list[int]()
 
-    def watched(technique: str) -> Any:
-        def apply(settings: Any, candidate: Candidate, bench: Any) -> Applied:
-            found.append(any(True for _ in bench.source.module.parameters()))
-            return applied(settings, candidate, bench)
+    def read(*arguments: Any) -> nn.Module:
+        module = read_module(*arguments)
+        made.append(weakref.ref(module))
+        return module
 
-        applied = TECHNIQUES[technique]
-        return apply
+    def watched(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            gc.collect()
+            alive = [module for one in made if (module := one()) is not None]
+            found.append(sum(any(not weight.is_meta for weight in module.parameters()) for module in alive))
+            del alive
+            return function(*arguments)
 
-    for technique in list(TECHNIQUES):
-        monkeypatch.setitem(TECHNIQUES, technique, watched(technique))
+        return call
+
+    read_module = model._read_module
+    monkeypatch.setattr(model, "_read_module", read)
+    monkeypatch.setattr(Training, "run", watched(Training.run))
+    for technique, function in TECHNIQUES.items():
+        monkeypatch.setitem(TECHNIQUES, technique, watched(function))
     compressed(claims, steps)
     assert found == held
 

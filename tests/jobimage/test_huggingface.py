@@ -38,7 +38,7 @@ def answers(module: nn.Module, inputs: Signature) -> torch.Tensor:
 def test_text_models_answer_as_transformers_and_export_for_any_length(tmp_path: Path, name: str) -> None:
     model = made(name, "ForSequenceClassification", **TEXT_MODELS[name])
     save(tmp_path, model)
-    module = load(tmp_path, "TextClassification").build()
+    module = load(tmp_path, "TextClassification").take()
     ids, mask = example_of(TEXT, 4)
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits
@@ -60,13 +60,13 @@ def test_image_models_answer_as_transformers_and_export(tmp_path: Path, name: st
     assert loaded.architecture == f"huggingface {name}ForImageClassification"
     with torch.no_grad():
         expected = model(pixel_values=example_of(IMAGE, 4)[0]).logits
-    assert torch.allclose(answers(loaded.build(), IMAGE), expected, atol=1e-6)
-    export_bytes(loaded.build(), IMAGE)
+    assert torch.allclose(answers(loaded.take(), IMAGE), expected, atol=1e-6)
+    export_bytes(loaded.take(), IMAGE)
 
 
 def test_layers_of_transformers_are_factorized(tmp_path: Path) -> None:
     save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES))
-    module = load(tmp_path, "TextClassification").build()
+    module = load(tmp_path, "TextClassification").take()
     settings = Factorize(method=FactorizeMethod.SVD, amount="20%")
     applied = factorize.apply(settings, Candidate(module), bench_of(module, signature=TEXT))
     assert count_parameters(applied.candidate.module) <= 0.81 * count_parameters(module)
@@ -76,7 +76,7 @@ def test_layers_of_transformers_are_factorized(tmp_path: Path) -> None:
 def test_an_embedding_is_the_mean_of_the_tokens_that_the_mask_leaves(tmp_path: Path) -> None:
     model = made("Bert", "Model", **SIZES)
     save(tmp_path, model)
-    module = load(tmp_path, "Embedding").build()
+    module = load(tmp_path, "Embedding").take()
     ids, mask = example_of(TEXT, 4)
     mask[:, 0] = 1
     with torch.no_grad():
@@ -105,7 +105,7 @@ def sentence_transformer(directory: Path, modes: dict[str, bool], *kinds: str) -
 
 def test_sentence_transformers_modules_say_how_vectors_are_made(tmp_path: Path) -> None:
     sentence_transformer(tmp_path, {"pooling_mode_cls_token": True}, "Pooling", "Normalize")
-    vectors = answers(load(tmp_path, "Embedding").build(), TEXT)
+    vectors = answers(load(tmp_path, "Embedding").take(), TEXT)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(4))
     ids, mask = example_of(TEXT, 4)
     with torch.no_grad():
@@ -169,12 +169,12 @@ def test_weights_in_several_files_are_one_model(tmp_path: Path) -> None:
     assert len(list(target.glob("*.safetensors"))) > 1
     with torch.no_grad():
         expected = model(*example_of(TEXT, 4)[:1], attention_mask=example_of(TEXT, 4)[1]).logits
-    assert torch.allclose(answers(load(tmp_path, "TextClassification").build(), TEXT), expected, atol=1e-6)
+    assert torch.allclose(answers(load(tmp_path, "TextClassification").take(), TEXT), expected, atol=1e-6)
 
 
 def test_half_precision_weights_are_computed_in_single(tmp_path: Path) -> None:
     save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES).half())
-    module = load(tmp_path, "TextClassification").build()
+    module = load(tmp_path, "TextClassification").take()
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
@@ -182,9 +182,9 @@ def test_half_precision_weights_are_computed_in_single(tmp_path: Path) -> None:
 def test_a_kernel_that_the_settings_name_is_not_asked_for(tmp_path: Path, kernel: str) -> None:
     folder = save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES))
     config = json.loads((folder / "config.json").read_text())
-    before = answers(load(tmp_path, "TextClassification").build(), TEXT)
+    before = answers(load(tmp_path, "TextClassification").take(), TEXT)
     (folder / "config.json").write_text(json.dumps(config | {"_attn_implementation": kernel}))
-    assert torch.equal(answers(load(tmp_path, "TextClassification").build(), TEXT), before)
+    assert torch.equal(answers(load(tmp_path, "TextClassification").take(), TEXT), before)
 
 
 def test_the_digest_changes_with_every_file_that_is_read(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_tokens_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
     ids = np.full((2, LENGTH), WORDS)
     samples = Samples({"input_ids": ids, "attention_mask": np.ones_like(ids)}, None, "")
     with pytest.raises(UserError, match="f: token 50 is beyond the model's vocabulary of 50"):
-        signature_of(load(tmp_path, "TextClassification").build(), {"f": samples}, Task.TEXT_CLASSIFICATION)
+        signature_of(load(tmp_path, "TextClassification").take(), {"f": samples}, Task.TEXT_CLASSIFICATION)
 
 
 def pairs(second: bool) -> Samples:
@@ -285,7 +285,7 @@ def pairs(second: bool) -> Samples:
 def test_the_second_text_of_a_pair_is_told_from_the_first(tmp_path: Path, name: str, typed: bool) -> None:
     model = made(name, "ForSequenceClassification", **TEXT_MODELS[name])
     save(tmp_path, model)
-    module = load(tmp_path, "TextClassification").build()
+    module = load(tmp_path, "TextClassification").take()
     assert input_names(module, [pairs(second=False)]) == ("input_ids", "attention_mask")
     names = input_names(module, [None, pairs(second=True)])
     assert ("token_type_ids" in names) == typed

@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from torch import nn
 
 from plimsoll_api.spec import ModelSource
 from plimsoll_job.errors import UserError
+from plimsoll_job.load import weights as weights_module
 from plimsoll_job.load.architectures.factory import build_factory
 from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store
-from plimsoll_job.load.weights import load_strictly, parse_weights
+from plimsoll_job.load.weights import StoredWeights, check_numbers, load_strictly
 from plimsoll_job.zoo import digits_cnn, wine_mlp
 
 
@@ -29,7 +31,7 @@ def test_a_directory_and_a_file_are_the_same_model(claims: Claims, store: Store)
     by_directory = load_model(source(), store)
     by_file = load_model(source(uri="pvc://models/wine/model.safetensors", digest=by_directory.digest), store)
     assert by_file.digest == by_directory.digest
-    assert not by_file.build().training
+    assert not by_file.take().training
 
 
 @pytest.mark.parametrize("path", ["nothing", "nothing.safetensors"])
@@ -67,9 +69,14 @@ def test_long_lists_of_tensors_are_cut() -> None:
         load_strictly(digits_cnn(), {}, "f")
 
 
+def stored(directory: Path, content: bytes) -> StoredWeights:
+    (directory / "x").write_bytes(content)
+    return StoredWeights(directory / "x", "x")
+
+
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(UserError, match="'a' of x holds NaN"):
-        parse_weights(save({"a": torch.tensor([1.0, float("nan")])}), "x")
+        check_numbers({"a": torch.tensor([1.0, float("nan")])}, "x")
 
 
 def header(value: Any, data: bytes = b"") -> bytes:
@@ -93,19 +100,19 @@ def header(value: Any, data: bytes = b"") -> bytes:
         header({"a": 3}),
     ],
 )
-def test_hostile_headers_are_refused(content: bytes) -> None:
+def test_hostile_headers_are_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"spec.model.uri: x is not a safetensors file"):
-        parse_weights(content, "x")
+        dict(stored(tmp_path, content))
 
 
-def test_any_byte_of_the_header_may_be_wrong() -> None:
+def test_any_byte_of_the_header_may_be_wrong(tmp_path: Path) -> None:
     whole = save({"a": torch.arange(8.0), "b": torch.ones(2, 2)})
     chance = random.Random(0)  # noqa: S311 - reproducible damage, not secrecy
     for _ in range(300):
         damaged = bytearray(whole)
         damaged[chance.randrange(len(whole) - 48)] = chance.randrange(256)
         try:
-            parse_weights(bytes(damaged), "x")
+            dict(stored(tmp_path, bytes(damaged)))
         except UserError:
             continue
 
@@ -141,3 +148,54 @@ def test_a_module_that_asks_for_its_version_is_loaded() -> None:
     module, weights = Versioned(2, 2), {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}
     load_strictly(module, weights, "spec.model.uri")
     assert torch.equal(module.weight, weights["weight"])
+
+
+def test_tensors_are_read_anew_whatever_becomes_of_the_name_of_their_file(tmp_path: Path) -> None:
+    weights = stored(tmp_path, save({"a": torch.arange(8.0)}))
+    (tmp_path / "other").write_bytes(save({"a": torch.zeros(8)}))
+    (tmp_path / "other").replace(tmp_path / "x")
+    assert torch.equal(weights["a"], torch.arange(8.0))
+    (tmp_path / "x").unlink()
+    assert torch.equal(weights["a"], torch.arange(8.0))
+
+
+def test_a_file_that_is_written_to_meanwhile_is_refused(tmp_path: Path) -> None:
+    weights = stored(tmp_path, save({"a": torch.arange(8.0)}))
+    (tmp_path / "x").write_bytes(save({"a": torch.zeros(9)}))
+    with pytest.raises(UserError, match=r"^spec\.model\.uri: x was written to while the job used it") as refused:
+        weights["a"]
+    assert refused.value.reason == "SourceChanged"
+
+
+class Deep(nn.Module):
+    """Layers of a name for each, one of whose weights is another's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)) for _ in range(6))
+        self.head = nn.Linear(8, 8)
+        self.head.weight = self.layers.get_submodule("2.0").get_parameter("weight")
+
+
+class Together(Deep):
+    """Looks, as it is loaded, for tensors that are not its own."""
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        assert f"{prefix}head.weight" in state
+        assert f"{prefix}layers.0.0.weight" in state
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+@pytest.mark.parametrize("kind", [Deep, Together])
+def test_weights_that_are_loaded_in_parts_are_those_of_the_file(
+    kind: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_module, "PART_BYTES", 300)
+    given = {
+        name: torch.full_like(value, number + 1) for number, (name, value) in enumerate(kind().state_dict().items())
+    }
+    given["head.weight"] = given["layers.2.0.weight"]
+    (tmp_path / "x").write_bytes(save({name: value.clone() for name, value in given.items()}))
+    module = kind()
+    load_strictly(module, StoredWeights(tmp_path / "x", "x"), "spec.model.uri")
+    assert all(torch.equal(value, given[name]) for name, value in module.state_dict().items())

@@ -43,7 +43,7 @@ def test_it_answers_as_the_module_that_it_was_exported_from_at_any_batch(
     source = load(tmp_path)
     inputs = signature_of(source.module, {}, TASK)
     assert [(one.name, one.shape) for one in inputs] == [("pixels", (3, 8, 8))]
-    graph = export_bytes(source.build(), inputs)
+    graph = export_bytes(source.take(), inputs)
     given = example_of(inputs, 7)[0]
     (got,) = ort.InferenceSession(graph).run(None, {"pixels": given.numpy()})
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_weights_in_files_of_their_own_are_read_and_verified(tmp_path: Path) -> 
     assert source.digest == digest_of(canonical_json(digests))
     given = example_of(single((3, 8, 8)), 3)[0]
     with torch.no_grad():
-        assert torch.allclose(source.build()(given), cnn()(given), atol=1e-5)
+        assert torch.allclose(source.take()(given), cnn()(given), atol=1e-5)
     with pytest.raises(
         UserError, match=r"keeps weights in 'weights\.bin' beside it; call the model model\.onnx and na"
     ):

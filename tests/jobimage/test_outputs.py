@@ -40,7 +40,7 @@ ONNX, TORCH, DIRECTORY = OutputFormat.ONNX, OutputFormat.TORCH_EXPORT, OutputFor
 
 def wine() -> SourceModel:
     torch.manual_seed(0)
-    return SourceModel(wine_mlp().eval(), "tests", "sha256:" + "0" * 64)
+    return SourceModel(wine_mlp, "tests", "sha256:" + "0" * 64)
 
 
 def names_in(directory: Path) -> set[str]:
@@ -58,12 +58,12 @@ def answer_of(module: nn.Module) -> Any:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     source = wine()
-    write_outputs(Candidate(source.build()), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
+    write_outputs(Candidate(source.take()), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
     return tmp_path
 
 
 def expected() -> Any:
-    return expected_answers(answer_of(wine().build()), WINE)
+    return expected_answers(answer_of(wine().take()), WINE)
 
 
 def test_a_graph_with_one_other_weight_is_not_published(written: Path) -> None:
@@ -130,7 +130,7 @@ def test_onnx_is_loaded_without_torch() -> None:
 def test_a_directory_is_loaded_by_transformers_itself(tmp_path: Path) -> None:
     save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES).half())
     source = load(tmp_path, "TextClassification")
-    module = source.build()
+    module = source.take()
     with torch.no_grad():
         module.get_parameter("model.classifier.weight").mul_(0.5)
     out = tmp_path / "out"
@@ -151,7 +151,7 @@ def test_an_exported_program_of_text_is_loaded_without_its_class(tmp_path: Path,
     source = load(tmp_path, "TextClassification")
     out = tmp_path / "out"
     out.mkdir()
-    write_outputs(Candidate(source.build()), source, TEXT, "TextClassification", formats=[ONNX, TORCH], directory=out)
+    write_outputs(Candidate(source.take()), source, TEXT, "TextClassification", formats=[ONNX, TORCH], directory=out)
     assert names_in(out) == {"model.onnx", "model.pt2"}
 
 
@@ -178,7 +178,7 @@ def test_what_was_done_to_the_structure_lies_beside_the_model_whole(tmp_path: Pa
     source = wine()
     changes = (Cut("0", tuple(range(3_000))), Split("2", (2,)))
     assert names_in(written) == {"model.onnx"}
-    write_outputs(Candidate(source.build(), changes), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
+    write_outputs(Candidate(source.take(), changes), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
     assert json.loads((tmp_path / "changes.json").read_bytes()) == [
         {"cut": {"channels": list(range(3_000)), "layer": "0", "turn": 0}},
         {"split": {"layer": "2", "ranks": [2]}},
@@ -189,6 +189,6 @@ def test_what_was_done_to_the_structure_lies_beside_the_model_whole(tmp_path: Pa
 def test_the_same_module_gives_the_same_program(tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        torch_export(wine().build(), WINE, tmp_path / name / "model.pt2")
+        torch_export(wine().take(), WINE, tmp_path / name / "model.pt2")
     one, other = ((tmp_path / name / "model.pt2").read_bytes() for name in ("one", "other"))
     assert one == other

@@ -178,6 +178,6 @@ def test_a_directory_that_needs_code_is_no_output(given: Claims) -> None:
 
 
 def test_no_output_tells_where_the_code_lay(given: Claims, tmp_path: Path) -> None:
-    torch_export(load(given, allow_code=True).build(), single((13,)), tmp_path / "model.pt2")
+    torch_export(load(given, allow_code=True).take(), single((13,)), tmp_path / "model.pt2")
     with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
         assert not [name for name in archive.namelist() if b"plimsoll-code-" in archive.read(name)]

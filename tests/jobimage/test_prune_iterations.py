@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.bench import bench_of, candidate_of, samples_of
 from tests.jobimage.learned import TRAINING, digits, small_digits
 from tests.jobimage.modules import Residual
 from torch import nn
@@ -24,7 +24,7 @@ from plimsoll_job.techniques import distill, prune
 from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.prune.iterations import planned_share
 from plimsoll_job.techniques.replay import replay
-from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.shape import Applied, Bench
 
 RECOVERY = {"epochs": 3, "batchSize": 16}
 SPARSE: dict[str, Any] = {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "80%"}
@@ -42,7 +42,7 @@ def bench(module: nn.Module, directory: Path | None = None) -> Bench:
 
 def taken(module: nn.Module, on: Bench | None = None, **value: Any) -> Applied:
     settings = Prune.model_validate({"iterations": 3, "recovery": RECOVERY} | value)
-    return prune.apply(settings, Candidate(module), on or bench(module))
+    return prune.apply(settings, candidate_of(module), on or bench(module))
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 10])
@@ -97,7 +97,7 @@ def test_the_model_learns_again_what_a_cut_took() -> None:
     module = small_digits()
     on = bench_of(module, train=digits(0, TRAINING))
     settings = {"criterion": "Magnitude", "amount": "60%", "iterations": 2, "recovery": {"epochs": 3, "batchSize": 32}}
-    (first, _) = prune.apply(Prune.model_validate(settings), Candidate(module), on).details["iterations"]
+    (first, _) = prune.apply(Prune.model_validate(settings), candidate_of(module), on).details["iterations"]
     loss = first["recovery"]["loss"]
     assert loss[-1] < 0.5 * loss[0]
 

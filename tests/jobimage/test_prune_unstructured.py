@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.bench import bench_of, candidate_of, samples_of
 from tests.jobimage.modules import Flattened, Grouped, PlainCNN
 from torch import nn
 
@@ -18,7 +18,7 @@ from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import distill, prune
 from plimsoll_job.techniques.prune.sparsity import keep_largest, keep_largest_of_all, keep_pattern, keep_share
-from plimsoll_job.techniques.shape import Applied, Candidate
+from plimsoll_job.techniques.shape import Applied
 from plimsoll_job.zoo import wine_mlp
 
 WANDA = {"criterion": "Activation", "statistic": "Wanda"}
@@ -31,7 +31,7 @@ def settings(amount: str, criterion: str = "Magnitude", granularity: str = "Unst
 def applied(module: nn.Module, **value: Any) -> Applied:
     shape: tuple[int, ...] = module.input_shape  # type: ignore[assignment]
     bench = bench_of(module, calibration=samples_of(shape, 64))
-    return prune.apply(Prune.model_validate({"granularity": "Unstructured"} | value), Candidate(module), bench)
+    return prune.apply(Prune.model_validate({"granularity": "Unstructured"} | value), candidate_of(module), bench)
 
 
 def test_the_largest_stay_and_equal_ones_fall_by_their_place() -> None:
@@ -133,7 +133,7 @@ def test_wanda_weighs_by_the_norm_of_what_a_weight_multiplies() -> None:
     samples = samples_of((4,), 500)
     samples.inputs["inputs"][:] *= [0.01, 1.0, 1.0, 10.0]
     by_wanda = Prune.model_validate(WANDA | {"granularity": "Unstructured", "amount": "50%"})
-    pruned = prune.apply(by_wanda, Candidate(module), bench_of(module, calibration=samples)).candidate.module
+    pruned = prune.apply(by_wanda, candidate_of(module), bench_of(module, calibration=samples)).candidate.module
     weight = module.get_parameter("0.weight").abs()
     norms = torch.from_numpy(samples.inputs["inputs"]).square().sum(dim=0).sqrt()
     for output in range(3):
@@ -152,7 +152,7 @@ def test_where_channels_differ_in_size_wanda_answers_nearer_than_magnitude(more:
 
     def error(criterion: dict[str, str]) -> float:
         ordered = Prune.model_validate({"granularity": "Unstructured"} | criterion | more)
-        pruned = prune.apply(ordered, Candidate(module), bench_of(module, calibration=samples)).candidate.module
+        pruned = prune.apply(ordered, candidate_of(module), bench_of(module, calibration=samples)).candidate.module
         return float((pruned(inputs) - module(inputs)).detach().square().mean())
 
     assert error(WANDA) < 0.1 * error({"criterion": "Magnitude"})
@@ -190,7 +190,7 @@ def test_the_record_tells_the_zeros_of_each_layer_and_a_digest_of_their_places()
 
 def test_unstructured_pruning_zeroes_the_smallest_weights_of_the_whole_model() -> None:
     module = wine_mlp().eval()
-    applied = prune.apply(settings("40%", "Magnitude", "Unstructured"), Candidate(module), bench_of(module))
+    applied = prune.apply(settings("40%", "Magnitude", "Unstructured"), candidate_of(module), bench_of(module))
     pruned = applied.candidate.module
     names = sorted(applied.candidate.sparse)
     assert names == ["layers.1.weight", "layers.3.weight", "layers.5.weight"]
@@ -206,6 +206,6 @@ def test_unstructured_pruning_zeroes_the_smallest_weights_of_the_whole_model() -
 def test_unstructured_pruning_of_what_is_zero_already_is_refused() -> None:
     module = wine_mlp().eval()
     half = settings("50%", "Magnitude", "Unstructured")
-    once = prune.apply(half, Candidate(module), bench_of(module)).candidate
+    once = prune.apply(half, candidate_of(module), bench_of(module)).candidate
     with pytest.raises(UserError, match=r"50\.0% of the parameters are zero already; nothing would change"):
         prune.apply(half, once, bench_of(module))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -14,7 +15,7 @@ from plimsoll_api.artifact import SENTENCE_FILE, TEXT_FILES
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.store import Store
-from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, parse_weights
+from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, StoredWeights, check_numbers
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
@@ -31,7 +32,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class Directory:
-    """What was read of the directory: its settings, its weights, the bytes of small files and of code, by name."""
+    """What the directory holds: its settings, its weights, read when asked for, small files and code, all by name."""
 
     config: Mapping[str, Any]
     weights: Mapping[str, torch.Tensor]
@@ -73,13 +74,13 @@ def read_directory(uri: str, store: Store, *, allow_code: bool = False) -> Direc
             reason="CodeRefused",
         )
     code = {name: read(name) for name in sorted(present) if name.endswith(".py")} if "auto_map" in config else {}
-    weights: dict[str, torch.Tensor] = {}
+    stored: list[Any] = []
     digests = {name: digest_of(content) for name, content in (files | code).items()}
     for name in _weight_files(present, read, uri):
-        content = read(name)
-        digests[name] = digest_of(content)
-        weights |= parse_weights(content, f"{uri}/{name}")
-    return Directory(config, weights, files, digest_of(canonical_json(digests)), code)
+        digests[name] = store.digest(f"{uri}/{name}", WEIGHTS_FIELD)
+        stored.append(StoredWeights(path / name, f"{uri}/{name}"))
+        check_numbers(stored[-1], f"{uri}/{name}")
+    return Directory(config, ChainMap(*reversed(stored)), files, digest_of(canonical_json(digests)), code)
 
 
 def parse_json(content: bytes, name: str) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
 from plimsoll_api.artifact import TEXT_FILES, TOKENIZER_FILE
-from plimsoll_api.model import digest_of
 from plimsoll_api.spec import Architecture, ModelSource, Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.factory import build_factory
@@ -20,7 +19,7 @@ from plimsoll_job.load.directory import PREPROCESSOR_FILE, read_directory
 from plimsoll_job.load.onnx_file import read_onnx
 from plimsoll_job.load.store import Store, is_empty_folder
 from plimsoll_job.load.text import read_text_files
-from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, load_strictly, parse_weights
+from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, StoredWeights, check_numbers, load_strictly
 
 #: What whoever serves a model of a directory needs besides its graph; sentence-transformers has vectors only.
 SERVED_FILES = (TOKENIZER_FILE, PREPROCESSOR_FILE)
@@ -29,32 +28,39 @@ SERVED_WITH_VECTORS = (*TEXT_FILES, PREPROCESSOR_FILE)
 
 @dataclass
 class SourceModel:
-    """The model as given; `module` stays as it is, `build` makes a copy to work on, until it is forgotten."""
+    """The model as given: `read` makes its module, at once, and again when it is asked for after it was let go."""
 
-    module: nn.Module
+    read: Callable[[], nn.Module]
     architecture: str
     digest: str
     #: What an artifact needs beside the model, by its name there.
     files: Mapping[str, bytes] = field(default_factory=dict)
     #: The small files of a Hugging Face directory, by name.
     directory: Mapping[str, bytes] = field(default_factory=dict)
-
     #: Whether code that came with the weights built the module.
     has_code: bool = False
+    _module: nn.Module | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._module = self.read().eval()
+
+    @property
+    def module(self) -> nn.Module:
+        """The module with the given weights, in evaluation mode; it is to stay as it is."""
+        if self._module is None:
+            self._module = self.read().eval()
+        return self._module
+
+    def take(self) -> nn.Module:
+        """Return the module, to be changed or let go: whoever asks next has it read anew."""
+        module, self._module = self.module, None
+        return module
 
     def layers(self) -> Collection[str]:
         """Return the names that parts of the model go by: those of its modules, or of the nodes of its graph."""
         if isinstance(self.module, GraphModule):
             return self.module.layers()
         return [name for name, _ in self.module.named_modules() if name]
-
-    def build(self) -> nn.Module:
-        """Return the module with the given weights, in evaluation mode."""
-        return copy.deepcopy(self.module).eval()
-
-    def forget(self) -> None:
-        """Let go of the weights, which would stay in memory beside what was made of them."""
-        self.module = nn.Module()
 
 
 def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code: bool = False) -> SourceModel:
@@ -72,22 +78,24 @@ def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code:
     if directory.is_dir() and not is_empty_folder(directory):
         uri = f"{uri}/{WEIGHTS_FILE}"
         files = read_text_files(source.uri, store, WEIGHTS_FIELD)
-    content = store.read(uri, WEIGHTS_FIELD)
-    digest = digest_of(content)
+    digest = store.digest(uri, WEIGHTS_FIELD)
     check_digest(source, digest, uri)
-    weights = parse_weights(content, uri)
-    # Else the weights would be in memory three times when the module is made.
-    del content
-    module, unread = build_module(source.architecture)
-    read = {name: value for name, value in weights.items() if not name.startswith(unread)}
-    load_strictly(module, read, WEIGHTS_FIELD)
-    return SourceModel(module.eval(), describe(source.architecture), digest, files)
+    weights = StoredWeights(store.locate(uri, WEIGHTS_FIELD), uri)
+    check_numbers(weights, uri)
+    read = partial(_read_module, source.architecture, weights)
+    return SourceModel(read, describe(source.architecture), digest, files)
+
+
+def _read_module(architecture: Architecture, weights: StoredWeights) -> nn.Module:
+    module, unread = build_module(architecture)
+    load_strictly(module, weights, WEIGHTS_FIELD, unread)
+    return module
 
 
 def _load_onnx(source: ModelSource, store: Store) -> SourceModel:
     read = read_onnx(source.uri, store)
     check_digest(source, read.digest, source.uri)
-    return SourceModel(build_graph(read.model).eval(), describe(source.architecture), read.digest, read.files)
+    return SourceModel(build_graph(read.model).unopened, describe(source.architecture), read.digest, read.files)
 
 
 def _load_huggingface(source: ModelSource, store: Store, task: str, allow_code: bool) -> SourceModel:
@@ -96,11 +104,10 @@ def _load_huggingface(source: ModelSource, store: Store, task: str, allow_code: 
     # transformers takes seconds to import, and other architectures do without.
     from plimsoll_job.load.architectures import huggingface  # noqa: PLC0415
 
-    module = huggingface.build_huggingface(directory, task)
     served = SERVED_WITH_VECTORS if task == Task.EMBEDDING else SERVED_FILES
     files = {name: content for name, content in directory.files.items() if name in served}
     return SourceModel(
-        module,
+        partial(huggingface.build_huggingface, directory, task),
         huggingface.describe_huggingface(directory),
         directory.digest,
         files,

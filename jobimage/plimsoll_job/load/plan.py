@@ -18,7 +18,7 @@ from plimsoll_job.load.data import Samples, read_samples, taken_by
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.model import SourceModel, load_model
-from plimsoll_job.load.roles import build_student, load_teacher
+from plimsoll_job.load.roles import build_student, check_answers, load_teacher
 from plimsoll_job.load.sentences import Sentences
 from plimsoll_job.load.signature import input_names, signature_of
 from plimsoll_job.load.store import Store
@@ -80,17 +80,14 @@ def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signatur
     for index, step in enumerate(plan.steps):
         spec_field = f"spec.steps[{index}].distill"
         if step.distill and step.distill.teacher:
-            load_teacher(
-                step.distill.teacher,
-                store,
-                module,
-                signature,
-                f"{spec_field}.teacher",
-                task=plan.task,
-                allow_code=plan.allow_code_execution,
+            teacher_field = f"{spec_field}.teacher"
+            teacher = load_teacher(
+                step.distill.teacher, store, teacher_field, task=plan.task, allow_code=plan.allow_code_execution
             )
+            check_answers(teacher.take(), module, signature, teacher_field)
         if step.distill and step.distill.student:
-            student = build_student(step.distill.student, plan.seed, module, signature, f"{spec_field}.student")
+            student = build_student(step.distill.student, plan.seed, f"{spec_field}.student")
+            check_answers(student, module, signature, f"{spec_field}.student")
             check_fits(student, f"{spec_field}.student")
             yield student
 

@@ -17,31 +17,18 @@ from plimsoll_job.load.store import Store
 
 
 def load_teacher(
-    source: ModelSource,
-    store: Store,
-    like: nn.Module,
-    signature: Signature,
-    spec_field: str,
-    *,
-    task: str,
-    allow_code: bool,
+    source: ModelSource, store: Store, spec_field: str, *, task: str, allow_code: bool = False
 ) -> SourceModel:
-    """Read and verify the teacher; UserError when it does not answer the same inputs in the same shape as `like`."""
+    """Read and verify the teacher."""
     with _named({"spec.model.": f"{spec_field}."}):
-        teacher = load_model(source, store, task, allow_code=allow_code)
-    _check_answers(teacher.module, like, signature, spec_field)
-    return teacher
+        return load_model(source, store, task, allow_code=allow_code)
 
 
-def build_student(
-    architecture: Architecture, seed: int, like: nn.Module, signature: Signature, spec_field: str
-) -> nn.Module:
-    """Return the architecture's module with weights drawn by the seed; UserError when it answers unlike `like`."""
+def build_student(architecture: Architecture, seed: int, spec_field: str) -> nn.Module:
+    """Return the architecture's module with weights drawn by the seed, in evaluation mode."""
     torch.manual_seed(seed)
     with _named({"spec.model.architecture.": f"{spec_field}."}):
-        student = build_module(architecture)[0].eval()
-    _check_answers(student, like, signature, spec_field)
-    return student
+        return build_module(architecture)[0].eval()
 
 
 @contextlib.contextmanager
@@ -56,7 +43,8 @@ def _named(fields: Mapping[str, str]) -> Iterator[None]:
         raise UserError(message, reason=error.reason) from error
 
 
-def _check_answers(module: nn.Module, like: nn.Module, signature: Signature, spec_field: str) -> None:
+def check_answers(module: nn.Module, like: nn.Module, signature: Signature, spec_field: str) -> None:
+    """UserError when the module does not answer the same inputs in the same shape as `like`, the model as given."""
     example = example_of(signature)
     with torch.no_grad():
         wanted = like(*example).shape

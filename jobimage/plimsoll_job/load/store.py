@@ -48,6 +48,11 @@ class Store:
             content: bytes = file.read()
         return content
 
+    def digest(self, uri: str, spec_field: str) -> str:
+        """Return `sha256:` and the digest of the file's bytes, read in parts; UserError when there is none."""
+        with self._open(uri, spec_field) as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
     def copy(self, uri: str, spec_field: str, target: Path) -> str:
         """Copy the file, in parts, and return `sha256:` and the digest of its bytes; UserError when there is none."""
         digest = hashlib.sha256()

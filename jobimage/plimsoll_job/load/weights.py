@@ -1,61 +1,157 @@
-"""Weights from safetensors files; no other format is read."""
+"""Weights from safetensors files; no other format is read, and of a file never more than what is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from plimsoll_job.errors import UserError
+from plimsoll_job.errors import TransientError, UserError
 
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_FIELD = "spec.model.uri"
 NAMES_SHOWN = 5
 #: Numbers that are looked at together.
 PART = 1 << 20
+#: Tensors that are read together, in bytes: in memory twice while they are loaded.
+PART_BYTES = 32 << 20
 
 
-def parse_weights(content: bytes, uri: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of a safetensors file; UserError for anything else, and for numbers that are not finite."""
-    try:
-        weights: dict[str, torch.Tensor] = load_safetensors(content)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(
-            f"{WEIGHTS_FIELD}: {uri} is not a safetensors file: {error}", reason="WeightsUnreadable"
-        ) from error
+class StoredWeights(Mapping[str, torch.Tensor]):
+    """The tensors of a safetensors file by name, each read whenever it is asked for, into memory of its own.
+
+    The file stays open: one that is renamed over it, or removed, does not matter. UserError when it is not a
+    safetensors file, or was written to since.
+    """
+
+    def __init__(self, path: Path, uri: str) -> None:
+        self._path, self._uri = path, uri
+        with self._told():
+            self._stamp = _stamp(path)
+            # Of a mapped file, what was read would count as memory held beside what is made of it.
+            self._file = safe_open(path, framework="pt", backend="pread")
+            self._names = dict.fromkeys(self._file.keys())  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with self._told():
+            # A copy begins where torch's own tensors do: some kernels compute by what memory begins with.
+            tensor: torch.Tensor = self._file.get_tensor(name).clone()  # type: ignore[no-untyped-call]
+        if self._is_written_to():
+            raise UserError(
+                f"{WEIGHTS_FIELD}: {self._uri} was written to while the job used it; apply the job again, and leave "
+                "the file as it is until it has ended",
+                reason="SourceChanged",
+            )
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _is_written_to(self) -> bool:
+        """Return whether the very file that was opened has changed; another that took its name is not ours."""
+        try:
+            (file, *before), (file_now, *now) = self._stamp, _stamp(self._path)
+        except OSError:
+            return False
+        return file == file_now and before != now
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what is wrong with the file."""
+        try:
+            yield
+        except OSError as error:
+            raise TransientError(
+                f"{WEIGHTS_FIELD}: {self._uri} cannot be read now: {error}", reason="StoreUnreadable"
+            ) from error
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise UserError(
+                f"{WEIGHTS_FIELD}: {self._uri} is not a safetensors file: {error}", reason="WeightsUnreadable"
+            ) from error
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def check_numbers(weights: Mapping[str, torch.Tensor], uri: str) -> None:
+    """UserError for numbers that are not finite."""
     for name, tensor in weights.items():
         # In parts: what tells of each number would be as large as all of them.
         parts = torch.split(tensor.flatten(), PART)
         if tensor.is_floating_point() and not all(torch.isfinite(part).all() for part in parts):
             raise UserError(f"{WEIGHTS_FIELD}: tensor {name!r} of {uri} holds NaN or infinite numbers")
-    return weights
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], spec_field: str) -> None:
-    """Load the weights; UserError that names missing, unexpected and wrongly shaped tensors, all at once."""
+def load_strictly(
+    module: nn.Module, weights: Mapping[str, torch.Tensor], spec_field: str, unread: tuple[str, ...] = ()
+) -> None:
+    """Load the weights, in parts, but those whose names begin as in `unread`.
+
+    UserError that names missing, unexpected and wrongly shaped tensors, all at once.
+    """
     expected = module.state_dict()
+    shapes = {name: tensor.shape for name, tensor in weights.items() if not name.startswith(unread)}
     wrong = [
-        f"{name} is {list(weights[name].shape)} instead of {list(expected[name].shape)}"
+        f"{name} is {list(shapes[name])} instead of {list(expected[name].shape)}"
         for name in expected
-        if name in weights and weights[name].shape != expected[name].shape
+        if name in shapes and shapes[name] != expected[name].shape
     ]
     problems = [
         f"{what}: {_some(names)}"
         for what, names in (
-            ("missing", [name for name in expected if name not in weights]),
-            ("unexpected", [name for name in weights if name not in expected]),
+            ("missing", [name for name in expected if name not in shapes]),
+            ("unexpected", [name for name in shapes if name not in expected]),
             ("of the wrong shape", wrong),
         )
         if names
     ]
     if problems:
         raise UserError(f"{spec_field}: the weights do not fit the module; tensors {'; '.join(problems)}")
-    # Its own state, filled with the weights: some modules ask it for their version, which safetensors does not keep.
-    expected.update(weights)
-    module.load_state_dict(expected, strict=True)
+    together = sum(tensor.nbytes for tensor in expected.values()) if _loads_by_own_code(module) else PART_BYTES
+    for names in _parts(expected, together):
+        part: Any = OrderedDict((name, weights[name]) for name in names)
+        # Some modules ask their state for its version, which safetensors does not keep.
+        part._metadata = getattr(expected, "_metadata", {})
+        module.load_state_dict(part, strict=False)
+
+
+def _loads_by_own_code(module: nn.Module) -> bool:
+    """Return whether code of the model's own takes part in loading: it may look for any of the tensors."""
+    return any(
+        one._load_state_dict_pre_hooks
+        or one._load_state_dict_post_hooks
+        or not all(
+            method.__module__.startswith("torch.nn.")
+            for method in (type(one).load_state_dict, type(one)._load_from_state_dict)
+        )
+        for one in module.modules()
+    )
+
+
+def _parts(tensors: Mapping[str, torch.Tensor], part_bytes: int) -> Iterator[list[str]]:
+    """Yield the names in runs of at most so many bytes, and of one tensor at least."""
+    run: list[str] = []
+    run_bytes = 0
+    for name, tensor in tensors.items():
+        if run and run_bytes + tensor.nbytes > part_bytes:
+            yield run
+            run, run_bytes = [], 0
+        run.append(name)
+        run_bytes += tensor.nbytes
+    yield run
 
 
 def _some(names: Iterable[str]) -> str:

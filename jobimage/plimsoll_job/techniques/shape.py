@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -70,7 +69,7 @@ def _wire(change: Change) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The model on its way.
+    """The model on its way; a technique may change the module that it is given, or let go of its weights.
 
     `changes` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay
     zero. `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only,
@@ -82,6 +81,10 @@ class Candidate:
     sparse: frozenset[str] = frozenset()
     graph: HeldFile | None = None
     zero_weights: int = 0
+
+    def let_go(self) -> None:
+        """Free the weights, once another candidate took the place of this one, which callers still refer to."""
+        self.module.to("meta")
 
     def fingerprint(self) -> str:
         """Return a digest of all weights: two candidates of the same fingerprint are the same model."""
@@ -117,11 +120,6 @@ class Bench:
     announce: Callable[[], None] = lambda: None
     #: Reads the teacher that the step names; the model as given is the teacher when None.
     load_teacher: Callable[[], SourceModel] | None = None
-
-    def own(self, candidate: Candidate) -> nn.Module:
-        """Return the candidate's module to be changed in place: a copy of it where it is the model as given."""
-        module = candidate.module
-        return copy.deepcopy(module) if module is self.source.module else module
 
     def need_train(self) -> Samples:
         """Return the training data; UserError when the job has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -50,6 +51,12 @@ class GraphModule(nn.Module):
     def __deepcopy__(self, memo: object) -> Self:
         """Return the module itself: nothing of it changes."""
         return self
+
+    def unopened(self) -> Self:
+        """Return a module of the same graph that does not hold its weights until it is asked."""
+        module = copy.copy(self)
+        module._session = None
+        return module
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Return the output; RuntimeError where ONNX Runtime refuses the inputs."""

@@ -26,18 +26,17 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Fresh
 
 
 def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
-    """Return the candidate trained on what the baseline knows of the training samples; it is trained in place.
+    """Return the candidate trained on what the teacher knows of the training samples; it is trained in place.
 
-    The model as given stays as it is: later steps and the comparison need it.
+    The teacher is read for as long as it is asked.
     """
     samples = bench.need_train()
     device = bench.ranks.device
     if settings.student is not None:
+        candidate.let_go()
         candidate = _fresh(settings.student, bench)
     source = bench.load_teacher() if bench.load_teacher else bench.source
-    # On a processor the teacher is only read, so one copy of its weights serves both.
-    teacher_module = source.module if device.type == "cpu" else source.build()
-    student = bench.own(candidate)
+    teacher_module, student = source.take(), candidate.module
     # Projections between layers are drawn by chance.
     torch.manual_seed(bench.seed)
     kind = OutputKind.of_task(bench.task)
@@ -77,9 +76,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
 
 def _fresh(architecture: Architecture, bench: Bench) -> Candidate:
     """Return the student with weights of its own."""
-    spec_field = f"{bench.spec_field}.student"
-    module = build_student(architecture, bench.seed, bench.source.module, bench.signature, spec_field)
-    return Candidate(module, (Fresh(architecture),))
+    return Candidate(build_student(architecture, bench.seed, f"{bench.spec_field}.student"), (Fresh(architecture),))
 
 
 def _labels(samples: Samples, candidate: Candidate, kind: OutputKind, bench: Bench) -> torch.Tensor:

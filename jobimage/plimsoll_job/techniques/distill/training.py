@@ -202,8 +202,7 @@ class Training:
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             number, _, key = name.partition("/")
-            # A copy: what is read from a file is a view of the file, which goes with the next checkpoint.
-            moments.setdefault(int(number), {})[key] = tensor.clone()
+            moments.setdefault(int(number), {})[key] = tensor
         self._learner.load_state_dict(parts["model"])
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -6,7 +6,6 @@ Each iteration takes the same share of what is left, as in Frankle and Carbin 20
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -97,6 +96,8 @@ def take_turns(
         turn = take(course.candidate, goal, cutting)
         record = {"amount": round(goal.planned, 6), "share": round(turn.taken, 6), **turn.details}
         after, notes = turn.candidate, turn.notes
+        if number < iterations and after.module is not course.candidate.module:
+            course.candidate.let_go()
         if recovers and after is not course.candidate:
             if kept and bench.ranks.world > 1:
                 so_far = Course(after, turn.taken, (*course.records, record))
@@ -171,7 +172,10 @@ def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course | N
     if newest is None:
         return None
     cuts = _cuts(newest.facts["cuts"])
-    module = cut(candidate.module, bench.signature, cuts) if cuts else copy.deepcopy(candidate.module)
+    module = candidate.module
+    if cuts:
+        module = cut(module, bench.signature, cuts)
+        candidate.let_go()
     module.load_state_dict(newest.tensors)
     return Course(
         replace(

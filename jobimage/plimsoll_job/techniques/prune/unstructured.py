@@ -53,7 +53,7 @@ def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> A
 
 def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
     """Set to zero what the goal plans, or the pattern says, of the weights, ranked as they are now."""
-    module = bench.own(candidate)
+    module = candidate.module
     layers = _weighted(module)
     scores = _score(settings, module, layers, bench)
     weights = {name: layers[name].get_parameter("weight").detach() for name in scores}
