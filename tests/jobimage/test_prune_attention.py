@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from tests.jobimage.architectures import TRANSFORMERS
@@ -25,7 +27,7 @@ from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.attention import find_attentions
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.prune.importance import magnitude_scores
-from plimsoll_job.techniques.prune.plain import SelfAttention, with_plain_layers
+from plimsoll_job.techniques.prune.plain import SelfAttention, put_plain_layers
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
 from plimsoll_job.techniques.prune.soundness import unsound_groups
 from plimsoll_job.techniques.replay import replay
@@ -158,7 +160,8 @@ def test_plain_attention_answers_as_torchs_own(masked: str, batch_first: bool) -
 def test_torchs_encoder_layer_loses_heads_too() -> None:
     torch.manual_seed(0)
     module, signature = Encoder().eval(), single((6, 32))
-    plain = with_plain_layers(module)
+    plain = copy.deepcopy(module)
+    put_plain_layers(plain)
     assert isinstance(module.layer.self_attn, nn.MultiheadAttention)
     with torch.no_grad():
         assert torch.allclose(plain(*example_of(signature)), module(*example_of(signature)), atol=1e-5)
@@ -222,7 +225,8 @@ def swin(size: tuple[int, int], depths: list[int], version: int) -> nn.Module:
 @pytest.mark.parametrize("size", [(32, 32), (36, 52), (16, 40), (16, 16), (12, 8)])
 def test_plain_window_attention_answers_as_torchvisions(size: tuple[int, int], version: int) -> None:
     module = swin(size, [2], version)
-    plain = with_plain_layers(module)
+    plain = copy.deepcopy(module)
+    put_plain_layers(plain)
     assert {type(one) for one in plain.modules()}.isdisjoint({ShiftedWindowAttention, ShiftedWindowAttentionV2})
     assert plain.state_dict().keys() == module.state_dict().keys()
     images = torch.randn(3, 3, *size)

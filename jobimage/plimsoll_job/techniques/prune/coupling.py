@@ -14,7 +14,7 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.prune.attention import Attention, cut_heads, find_attentions
 from plimsoll_job.techniques.prune.dependency import tp
 from plimsoll_job.techniques.prune.grouped import group_width, hands_on, is_grouped
-from plimsoll_job.techniques.prune.plain import with_plain_layers
+from plimsoll_job.techniques.prune.plain import put_plain_layers
 from plimsoll_job.techniques.prune.tracing import Closed, trace
 from plimsoll_job.techniques.shape import Cut
 
@@ -154,7 +154,8 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tu
 
 def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
     """Return a copy of plain layers without the channels; the same cuts on the same module give the same module."""
-    module = with_plain_layers(copy.deepcopy(module))
+    module = copy.deepcopy(module)
+    put_plain_layers(module)
     for _, of_turn in groupby(cuts, key=lambda one: one.turn):
         _cut_once(module, signature, list(of_turn))
     return module.eval()

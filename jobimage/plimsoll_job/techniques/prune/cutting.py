@@ -11,11 +11,11 @@ from plimsoll_api.spec import AmountOf
 from plimsoll_job.errors import UserError
 from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate, measure
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
+from plimsoll_job.techniques.prune.coupling import ChannelGroup
 from plimsoll_job.techniques.prune.importance import Score
 from plimsoll_job.techniques.prune.iterations import Goal
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, Selection, select_cuts
-from plimsoll_job.techniques.prune.soundness import unsound_groups, why_unsound
+from plimsoll_job.techniques.prune.soundness import cut_soundly, unsound_groups
 from plimsoll_job.techniques.shape import Bench
 
 #: A measured share this near to the estimated one needs no second choice.
@@ -62,9 +62,8 @@ def _shed_once(
     groups, scores = [group for group, _ in ranked], {group.root: score for group, score in ranked}
     before = measure(module, signature, of)
     estimate = Estimate(module, signature, groups, of)
-    for _ in range(2):
-        # The second choice is not made of the first, which would stay in memory beside it.
-        pruned = module
+    last = False
+    while True:
         give_back()
         selection = select_cuts(scores, goal.amount, estimate.share_of, {group.root: group.unit for group in groups})
         # Of the whole step: what cannot be met is told before the first iteration.
@@ -75,14 +74,13 @@ def _shed_once(
             )
         if not selection.cuts:
             return Shed(module, selection, tuple(groups)), ""
-        try:
-            pruned = cut(module, signature, selection.cuts)
-        except (RuntimeError, AttributeError, IndexError, ValueError) as error:
-            return Shed(module, selection, tuple(groups)), f"the channels cannot be cut: {error}"
-        if reason := why_unsound(module, signature, groups, selection.cuts, pruned):
-            return Shed(pruned, selection, tuple(groups)), reason
+        pruned, reason = cut_soundly(module, signature, groups, selection.cuts)
+        if pruned is None:
+            return Shed(module, selection, tuple(groups)), reason
         share = 1 - measure(pruned, signature, of) / before
-        if abs(share - selection.share) <= WELL_ESTIMATED or selection.share <= 0:
-            break
+        if last or abs(share - selection.share) <= WELL_ESTIMATED or selection.share <= 0:
+            return Shed(pruned, replace(selection, share=share), tuple(groups)), ""
         estimate.scale *= share / selection.share
-    return Shed(pruned, replace(selection, share=share), tuple(groups)), ""
+        last = True
+        # The second choice is made of the whole module again, and would stand beside the first.
+        del pruned

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -12,21 +10,16 @@ from plimsoll_job.figures import is_transposed
 from plimsoll_job.techniques.prune.windows import is_window_attention, plain_window_attention
 
 
-def with_plain_layers(module: nn.Module) -> nn.Module:
-    """Return a copy that has linear layers in the place of torch's attention and of GPT-2's transposed layers.
+def put_plain_layers(module: nn.Module) -> None:
+    """Put linear layers in the place of those of torch's attention and of GPT-2's transposed ones.
 
     The attention of torchvision's Swin and SwinV2, which reads the weights of its layers, calls them instead.
-    It answers as before, and the names of the new weights follow from the old ones alone. A module that has nothing of
-    that kind is returned as it is.
+    The module answers as before, and the names of the new weights follow from the old ones alone.
     """
-    if not any(_is_hidden(layer) for name, layer in module.named_modules() if name):
-        return module
-    module = copy.deepcopy(module)
     for name, layer in list(module.named_modules()):
         if name and _is_hidden(layer):
             parent, _, own = name.rpartition(".")
             setattr(module.get_submodule(parent), own, _plain(layer).train(layer.training))
-    return module
 
 
 def _is_hidden(layer: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.allocation import unread
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
 from plimsoll_job.techniques.shape import Cut
@@ -22,10 +23,10 @@ TOLERANCE = 1e-3
 CHANNELWISE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.PReLU)
 
 
-def why_unsound(
-    module: nn.Module, signature: Signature, groups: Sequence[ChannelGroup], cuts: Sequence[Cut], pruned: nn.Module
-) -> str:
-    """Return why the pruned module is not what the cuts should leave of the module, nothing when it is."""
+def cut_soundly(
+    module: nn.Module, signature: Signature, groups: Sequence[ChannelGroup], cuts: Sequence[Cut]
+) -> tuple[nn.Module | None, str]:
+    """Return the module without the channels, or none and why it is not what the cuts should leave of the module."""
     layers = dict(module.named_modules())
     mixed = {
         group.root for group in groups if not all(isinstance(layers[one.name], CHANNELWISE) for one in group.others)
@@ -34,33 +35,29 @@ def why_unsound(
     exact = [one for one in cuts if one.layer not in mixed]
     try:
         with torch.no_grad():
-            expected, given = module(*example).shape, pruned(*example)
-            if given.shape != expected:
-                return f"the answers change from {list(expected)} to {list(given.shape)}"
+            expected = module(*example).shape
             with unread(module, groups, exact):
                 wanted = module(*example)
-            if len(exact) < len(cuts):
-                given = cut(module, signature, exact)(*example) if exact else wanted
+            # First, so that it is gone when what is kept is made.
+            given = cut(module, signature, exact)(*example) if 0 < len(exact) < len(cuts) else wanted
+            give_back()
+            pruned = cut(module, signature, cuts)
+            answers = pruned(*example)
     # A module that reads the weight of a layer instead of calling it finds no such attribute; torch-pruning's own
     # functions fail in other ways still.
     except (RuntimeError, AttributeError, IndexError, ValueError) as error:
-        return f"the pruned model does not run: {error}"
+        return None, f"the channels cannot be cut: {error}"
+    if answers.shape != expected:
+        return None, f"the answers change from {list(expected)} to {list(answers.shape)}"
+    if len(exact) == len(cuts):
+        given = answers
     difference = float((given - wanted).abs().max())
     if not difference <= TOLERANCE * max(float(wanted.abs().max()), 1e-6):
-        return f"the answers differ by {difference:.3g} from those that they should leave"
-    return ""
+        return None, f"the answers differ by {difference:.3g} from those that they should leave"
+    return pruned, ""
 
 
 def unsound_groups(module: nn.Module, signature: Signature, groups: Sequence[ChannelGroup]) -> list[str]:
     """Return the roots of the groups whose channels cannot go, each tried by itself."""
-    found = []
-    for group in groups:
-        one = Cut(group.root, tuple(range(group.unit)))
-        try:
-            pruned = cut(module, signature, [one])
-        except (RuntimeError, AttributeError, IndexError, ValueError):
-            found.append(group.root)
-            continue
-        if why_unsound(module, signature, groups, [one], pruned):
-            found.append(group.root)
-    return found
+    tried = {group.root: [Cut(group.root, tuple(range(group.unit)))] for group in groups}
+    return [root for root, cuts in tried.items() if cut_soundly(module, signature, groups, cuts)[0] is None]

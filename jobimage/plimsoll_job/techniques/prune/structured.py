@@ -19,7 +19,7 @@ from plimsoll_job.techniques.prune.coupling import ChannelGroup, find_groups
 from plimsoll_job.techniques.prune.cutting import shed
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
-from plimsoll_job.techniques.prune.plain import with_plain_layers
+from plimsoll_job.techniques.prune.plain import put_plain_layers
 from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
@@ -37,6 +37,7 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate without its least important channels, the amount met as nearly as whole channels can."""
     assert settings.amount is not None  # noqa: S101 — required by the granularity
+    put_plain_layers(candidate.module)
     course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
     if course.candidate.changes == candidate.changes:
         raise UserError(
@@ -53,7 +54,7 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
 
 def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
     """Take the goal's amount of the candidate's channels, ranked as they are now."""
-    module = with_plain_layers(candidate.module)
+    module = candidate.module
     groups = find_groups(module, bench.signature)
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
