@@ -89,8 +89,8 @@ class Training:
 
         `on_epoch` hears the number of finished epochs and the mean loss of the last one.
         """
-        if checkpoints is not None and (kept := checkpoints.newest()) is not None:
-            self._restore(kept)
+        if checkpoints is not None:
+            self._restore(checkpoints)
         while self.course.epochs < self._settings.epochs and not self._stagnates():
             loss = self._train_epoch()
             if not math.isfinite(loss):
@@ -193,8 +193,11 @@ class Training:
         best = {} if self._best is None else {BEST_FILE: self._best.path}
         return Checkpoint(self.course.epochs, tensors, asdict(self.course), best)
 
-    def _restore(self, kept: Checkpoint) -> None:
-        """Bring learner and optimizer where the checkpoint left them."""
+    def _restore(self, checkpoints: Checkpoints) -> None:
+        """Bring learner and optimizer where the newest checkpoint left them, if there is one."""
+        kept = checkpoints.newest()
+        if kept is None:
+            return
         parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}}
         for name, tensor in kept.tensors.items():
             part, _, rest = name.partition("/")
