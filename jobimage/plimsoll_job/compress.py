@@ -42,14 +42,15 @@ def compress(plan: Plan, store: Store, reporter: Reporter) -> Summary:
     """Carry out the plan and return its summary; the same plan on the same machine gives the same artifacts."""
     make_deterministic()
     keep_tensors_apart()
-    work_path = work_directory(plan, store)
-    done = Work(work_path).finished()
+    loaded = load_plan(plan, store, reporter.part(0, 0.05))
+    work = Work(work_directory(plan, store), loaded.signature)
+    work.drop_unless_of(loaded.digests)
+    done = work.finished()
     if done is None or not (is_intact(done.baseline, store) and is_intact(done.candidate, store)):
-        loaded = load_plan(plan, store, reporter.part(0, 0.05))
         check_quantization(plan, loaded)
-        work = Work(work_path, loaded.signature)
         if not work.begun():
-            check_room(plan, loaded.weights_bytes, work_path)
+            check_room(plan, loaded.weights_bytes, work.directory)
+        work.begin(loaded.digests)
         baseline = publish_baseline(plan, loaded, store, reporter.part(0.05, 0.1))
         publish = publishing(plan, loaded, baseline, store)
         candidate, records = take_steps(plan, loaded, work, publish, reporter.part(0.1, 0.9))

@@ -2,20 +2,21 @@
 
 <output>/work/<plan digest>/step-00/ … holds the candidate after each step: its weights as safetensors, and how its
 module came from the factory's as JSON. step-00-training/ holds where a training inside the step stands. Nothing is ever
-unpickled. done.json tells the artifacts once all is published, peak-memory-0.json the most memory that the process of
-rank 0 held in any of the pods.
+unpickled. inputs.json tells the contents of what all that was made of, done.json the artifacts once all is published,
+peak-memory-0.json the most memory that the process of rank 0 held in any of the pods.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from plimsoll_api.artifact import ArtifactRef, StepRecord
-from plimsoll_api.model import Model
+from plimsoll_api.model import Model, canonical_json
 from plimsoll_job.checkpoints import Checkpoints, tensor_writer
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.load.inputs import Signature
@@ -30,6 +31,7 @@ STATE_FILE = "state.json"
 WEIGHTS_FILE = "model.safetensors"
 GRAPH_FILE = "model.onnx"
 DONE_FILE = "done.json"
+INPUTS_FILE = "inputs.json"
 
 
 class SavedStep(Model):
@@ -61,6 +63,16 @@ class Work:
 
     directory: Path
     signature: Signature = ()
+
+    def drop_unless_of(self, inputs: Mapping[str, str]) -> None:
+        """Drop what was made of other inputs than these, told by their digests: a plan names only where they lie."""
+        file = self.directory / INPUTS_FILE
+        if self.directory.exists() and not (file.exists() and file.read_bytes() == canonical_json(dict(inputs))):
+            shutil.rmtree(self.directory)
+
+    def begin(self, inputs: Mapping[str, str]) -> None:
+        """Keep what tells the inputs that all is made of."""
+        write_file(self.directory / INPUTS_FILE, canonical_json(dict(inputs)))
 
     def save(self, index: int, candidate: Candidate, records: list[StepRecord]) -> None:
         """Keep the candidate as it is after the step of this index."""

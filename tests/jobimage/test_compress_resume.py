@@ -1,12 +1,16 @@
 """A compression that ended or was killed before: what is kept of it, what is damaged, and what is not done again."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import onnxruntime as ort
+import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 from tests.jobimage.claims import PRUNE, UNSTRUCTURED, Claims, compressed
 
 from plimsoll_job import __main__ as main
@@ -20,6 +24,7 @@ from plimsoll_job.progress import Reporter
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.techniques.table import TECHNIQUES, technique_of
 from plimsoll_job.work import Work
+from plimsoll_job.zoo import wine_mlp
 
 
 def work_of(claims: Claims) -> Path:
@@ -29,9 +34,40 @@ def work_of(claims: Claims) -> Path:
 
 def test_a_finished_plan_is_not_carried_out_again(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compressed(claims)
-    assert sorted(path.name for path in work_of(claims).iterdir()) == ["done.json", "peak-memory-0.json"]
-    monkeypatch.setattr(flow, "load_plan", None)
+    assert sorted(path.name for path in work_of(claims).iterdir()) == ["done.json", "inputs.json", "peak-memory-0.json"]
+    monkeypatch.setattr(flow, "take_steps", None)
     assert compressed(claims) == first
+
+
+def other_weights(claims: Claims) -> None:
+    torch.manual_seed(7)
+    save_file(wine_mlp().state_dict(), claims.weights)
+
+
+def other_data(claims: Claims) -> None:
+    file = claims.directory / "data" / "train.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.slice(0, len(table) - 8), file)
+
+
+@pytest.mark.parametrize("change", [other_weights, other_data])
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_was_made_of_other_files_of_the_same_names_is_not_gone_on_from(
+    claims: Claims, wine_source: Path, tmp_path: Path, *, change: Callable[[Claims], None], ended: bool
+) -> None:
+    if ended:
+        before = compressed(claims)
+    else:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setitem(TECHNIQUES, "quantize", die)
+            with pytest.raises(Killed):
+                compressed(claims)
+    change(claims)
+    untouched = Claims.copy_of(wine_source, tmp_path / "untouched")
+    change(untouched)
+    after = compressed(claims)
+    assert after == compressed(untouched)
+    assert not ended or after.candidate != before.candidate
 
 
 def test_a_finished_plan_whose_artifact_was_damaged_is_carried_out_again(claims: Claims) -> None:

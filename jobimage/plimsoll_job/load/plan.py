@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_api.plan import Plan
 from plimsoll_api.sources import OutputFormat
 from plimsoll_job.cores import thread_count
@@ -38,6 +39,8 @@ class Loaded:
     signature: Signature
     #: Of the model as given, or of the student that takes its place where that is larger.
     weights_bytes: int
+    #: What tells the contents of all that was read, by its field: what lies at a path may change.
+    digests: Mapping[str, str]
     store: Store
 
 
@@ -69,27 +72,45 @@ def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
         module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
     )
     torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
-    largest = max([weights_bytes(module), *(weights_bytes(one) for one in check_roles(plan, store, module, signature))])
+    digests = {"spec.model": source.digest, "spec.model.files": digest_of_files(source.files)}
+    digests |= {
+        f"spec.data.{use}": read.digest for use, read in (("train", train), ("calibration", calibration)) if read
+    }
+    digests |= check_teachers(plan, store, module, signature)
+    largest = max([weights_bytes(module), *check_students(plan, module, signature)])
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
-    return Loaded(source, train, calibration, signature, largest, store)
+    return Loaded(source, train, calibration, signature, largest, digests, store)
 
 
-def check_roles(plan: Plan, store: Store, module: nn.Module, signature: Signature) -> Iterator[nn.Module]:
-    """Yield the students that steps name; UserError, before any work, when one or a teacher is not like the module."""
+def digest_of_files(files: Mapping[str, bytes]) -> str:
+    """Return the digest of small files, by their names."""
+    return digest_of(canonical_json({name: digest_of(content) for name, content in files.items()}))
+
+
+def check_teachers(plan: Plan, store: Store, module: nn.Module, signature: Signature) -> dict[str, str]:
+    """Return the digest of each teacher that a step names; UserError when one does not answer as the module does."""
+    digests = {}
     for index, step in enumerate(plan.steps):
-        spec_field = f"spec.steps[{index}].distill"
         if step.distill and step.distill.teacher:
-            teacher_field = f"{spec_field}.teacher"
+            spec_field = f"spec.steps[{index}].distill.teacher"
             teacher = load_teacher(
-                step.distill.teacher, store, teacher_field, task=plan.task, allow_code=plan.allow_code_execution
+                step.distill.teacher, store, spec_field, task=plan.task, allow_code=plan.allow_code_execution
             )
-            check_answers(teacher.take(), module, signature, teacher_field)
+            check_answers(teacher.take(), module, signature, spec_field)
+            digests[spec_field] = teacher.digest
+    return digests
+
+
+def check_students(plan: Plan, module: nn.Module, signature: Signature) -> Iterator[int]:
+    """Yield the bytes of weights of each student that a step names; UserError when one cannot take its place."""
+    for index, step in enumerate(plan.steps):
         if step.distill and step.distill.student:
-            student = build_student(step.distill.student, plan.seed, f"{spec_field}.student")
-            check_answers(student, module, signature, f"{spec_field}.student")
-            check_fits(student, f"{spec_field}.student")
-            yield student
+            spec_field = f"spec.steps[{index}].distill.student"
+            student = build_student(step.distill.student, plan.seed, spec_field)
+            check_answers(student, module, signature, spec_field)
+            check_fits(student, spec_field)
+            yield weights_bytes(student)
 
 
 def check_fits(module: nn.Module, spec_field: str) -> None:
