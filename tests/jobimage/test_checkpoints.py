@@ -48,7 +48,9 @@ def taught(checkpoints: Checkpoints | None, dies_after: int | None = None) -> Ap
     bench = bench_of(model(0), train=samples_of((3, 8, 8), 50))
     bench.reporter.emit = on_progress
     bench = Bench(**{**vars(bench), "checkpoints": checkpoints})
-    settings = Distill.model_validate({"epochs": EPOCHS, "batchSize": 16, "learningRate": "0.01"})
+    # Not in the order of the alphabet, which is that of what is kept.
+    losses = [{"logits": {"weight": "0.9"}}, {"labels": {"weight": "0.1"}}]
+    settings = Distill.model_validate({"epochs": EPOCHS, "batchSize": 16, "learningRate": "0.01", "losses": losses})
     return distill.apply(settings, Candidate(model(1)), bench)
 
 

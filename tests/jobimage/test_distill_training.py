@@ -1,5 +1,6 @@
 """The training loop: large batches in parts, an end when nothing gets better, the precision of the device."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import nn
 
 from plimsoll_api.spec import Distill, Precision
 from plimsoll_job.checkpoints import Checkpoints
+from plimsoll_job.errors import UserError
 from plimsoll_job.techniques import distill
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
 from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.zoo import wine_mlp
 
 SAMPLES = samples_of((1, 4, 4), 60)
 
@@ -44,6 +47,34 @@ def test_a_batch_in_parts_gives_the_same_weights(micro_batch_size: int) -> None:
     assert parts.details["loss"] == pytest.approx(whole.details["loss"], rel=1e-4)
     # And they are far from those of another batch size.
     assert farthest(whole, taught(batchSize=10)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["logits", "features", "relation"])
+@pytest.mark.parametrize(("changes", "count"), [({"microBatchSize": 1}, 5), ({"batchSize": 1}, 5), ({}, 1)])
+def test_one_sample_alone_is_learned_from_by_the_statistics_that_batch_norm_knows(
+    changes: dict[str, Any], count: int, kind: str
+) -> None:
+    torch.manual_seed(0)
+    module = wine_mlp().eval()
+    statistics = [module.get_buffer(f"layers.0.running_{name}").clone() for name in ("mean", "var")]
+    order = {"epochs": 2, "batchSize": 4, "losses": [{kind: {}}]} | changes
+    bench = bench_of(module, train=samples_of((13,), count))
+    torch.manual_seed(1)
+    applied = distill.apply(Distill.model_validate(order), Candidate(wine_mlp().eval()), bench)
+    assert all(map(math.isfinite, applied.details["loss"]))
+    trained = applied.candidate.module
+    for name, before in zip(("mean", "var"), statistics, strict=True):
+        # Of five, the last two are learned from together.
+        assert count > 1 or torch.equal(trained.get_buffer(f"layers.0.running_{name}"), before)
+
+
+def test_early_stopping_needs_samples_to_train_on() -> None:
+    bench = bench_of(wine_mlp().eval(), train=samples_of((13,), 1))
+    order = Distill.model_validate({"epochs": 1, "earlyStopping": {"patience": 1}})
+    with pytest.raises(
+        UserError, match=r"^spec\.data\.train: early stopping holds out 1 of 1 samples, which leaves none"
+    ):
+        distill.apply(order, Candidate(wine_mlp().eval()), bench)
 
 
 def overfitted(checkpoints: Checkpoints | None = None, **changes: Any) -> Applied:

@@ -98,8 +98,9 @@ def _knowledge(settings: Distill, terms: Mapping[str, Term], course: Course) -> 
     """Return which knowledge was transferred and how: each loss with its weight, its layers and its curve."""
     shares = dict(zip(terms, settings.weights, strict=True))
     total = [
-        sum(shares[kind] * value for kind, value in zip(shares, values, strict=True))
-        for values in zip(*course.curves.values(), strict=True)
+        sum(share * value for share, value in zip(shares.values(), values, strict=True))
+        # A checkpoint keeps the curves in an order of its own.
+        for values in zip(*(course.curves[kind] for kind in shares), strict=True)
     ]
     stopped = {"heldOut": {"bestEpoch": course.best_epoch, "curve": thin(course.held_out)}} if course.held_out else {}
     return {

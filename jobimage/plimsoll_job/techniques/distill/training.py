@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from plimsoll_api.spec import Distill
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints, read_tensors, tensor_writer
+from plimsoll_job.errors import UserError
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.techniques.distill.learner import Learner
@@ -114,6 +117,11 @@ class Training:
         if stopping is None:
             return torch.arange(samples), torch.arange(0)
         held_out = max(1, round(samples * stopping.held_out.value))
+        if held_out >= samples:
+            raise UserError(
+                f"spec.data.train: early stopping holds out {held_out} of {samples} samples, which leaves none to "
+                "train on; give more samples, or leave earlyStopping out"
+            )
         order = torch.from_numpy(np.random.default_rng([self._seed, 0]).permutation(samples))
         return order[held_out:].sort().values, order[:held_out].sort().values
 
@@ -142,7 +150,8 @@ class Training:
             weight = len(part) / len(batch) if len(own) else 0.0
             # Gradients are exchanged once a step, with those of the last part.
             last = number == len(parts) - 1 or self._ranks.world == 1
-            with contextlib.nullcontext() if last else self._joined.no_sync():  # type: ignore[operator]
+            together = contextlib.nullcontext() if last else self._joined.no_sync()  # type: ignore[operator]
+            with together, _known_statistics(self._learner, unless=len(part) > 1):
                 values = self._joined(*self._take(part))
                 # The mean over processes, of what each has of the batch's mean times their number, is the batch's mean.
                 ((values * self._weights).sum() * weight * self._ranks.world).backward()
@@ -212,6 +221,19 @@ class Training:
         if (best := kept.files.get(BEST_FILE)) is not None:
             self._best = _held(partial(shutil.copyfile, best))
         self.course = Course(**kept.facts)
+
+
+@contextlib.contextmanager
+def _known_statistics(module: nn.Module, *, unless: bool) -> Iterator[None]:
+    """Have batch norm use the statistics that it knows, as when it answers: those of one sample say nothing."""
+    norms = [] if unless else [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 def _held(write: Callable[[Path], object]) -> HeldFile:
