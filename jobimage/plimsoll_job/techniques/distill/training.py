@@ -151,7 +151,7 @@ class Training:
             # Gradients are exchanged once a step, with those of the last part.
             last = number == len(parts) - 1 or self._ranks.world == 1
             together = contextlib.nullcontext() if last else self._joined.no_sync()  # type: ignore[operator]
-            with together, _known_statistics(self._learner, unless=len(part) > 1):
+            with together, _known_statistics(self._learner, alone=len(part) == 1):
                 values = self._joined(*self._take(part))
                 # The mean over processes, of what each has of the batch's mean times their number, is the batch's mean.
                 ((values * self._weights).sum() * weight * self._ranks.world).backward()
@@ -224,9 +224,9 @@ class Training:
 
 
 @contextlib.contextmanager
-def _known_statistics(module: nn.Module, *, unless: bool) -> Iterator[None]:
-    """Have batch norm use the statistics that it knows, as when it answers: those of one sample say nothing."""
-    norms = [] if unless else [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+def _known_statistics(module: nn.Module, *, alone: bool) -> Iterator[None]:
+    """Have batch norm answer a sample that is alone by the statistics that it knows: that sample's say nothing."""
+    norms = [one for one in module.modules() if alone and isinstance(one, _BatchNorm) and one.training]
     for norm in norms:
         norm.eval()
     try:
