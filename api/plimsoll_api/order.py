@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from plimsoll_api.rules import Rule
-from plimsoll_api.steps import Granularity, Step
+from plimsoll_api.steps import Granularity, PruneCriterion, Step
 
 
 def _takes_a_graph(step: Step) -> bool:
     return step.quantize is not None and not step.trains
 
 
-def _factorizes_zeros(steps: Sequence[Step]) -> bool:
-    """Tell whether a factorize step follows one that set single weights to zero."""
+def _factorizes(step: Step) -> bool:
+    return step.factorize is not None
+
+
+def _refits(step: Step) -> bool:
+    return step.prune is not None and step.prune.criterion == PruneCriterion.REDUNDANCY
+
+
+def _follows_zeros(steps: Sequence[Step], told: Callable[[Step], bool]) -> bool:
+    """Tell whether a step of which this is told follows one that set single weights to zero."""
     sparse = False
     for step in steps:
         sparse |= step.prune is not None and step.prune.granularity != Granularity.STRUCTURED
-        if sparse and step.factorize is not None:
+        if sparse and told(step):
             return True
     return False
 
@@ -41,6 +49,7 @@ _CEL_FIRST_SPARSE = "self.steps.map(s, has(s.prune) && s.prune.granularity != 'S
 _CEL_FIRST_PATTERN = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'NofM').indexOf(true)"
 _CEL_STRUCTURED = "self.steps.map(s, has(s.prune) && s.prune.granularity == 'Structured').lastIndexOf(true)"
 _CEL_FACTORIZE = "self.steps.map(s, has(s.factorize)).lastIndexOf(true)"
+_CEL_REDUNDANCY = "self.steps.map(s, has(s.prune) && s.prune.criterion == 'Redundancy').lastIndexOf(true)"
 
 #: For a whole job.
 ORDER_RULES = (
@@ -71,9 +80,16 @@ ORDER_RULES = (
     _at_most_one("factorize", ": factors are not factorized again"),
     Rule(
         cel=f"{_CEL_FIRST_SPARSE} < 0 || {_CEL_FACTORIZE} < {_CEL_FIRST_SPARSE}",
-        holds=lambda spec: not _factorizes_zeros(spec.steps),
+        holds=lambda spec: not _follows_zeros(spec.steps, _factorizes),
         message="factorize must not follow prune with granularity Unstructured or NofM: products of factors are "
         "dense, so the zeros would be lost",
+        field="steps",
+    ),
+    Rule(
+        cel=f"{_CEL_FIRST_SPARSE} < 0 || {_CEL_REDUNDANCY} < {_CEL_FIRST_SPARSE}",
+        holds=lambda spec: not _follows_zeros(spec.steps, _refits),
+        message="prune with criterion Redundancy must not follow one with granularity Unstructured or NofM: refitted "
+        "weights are dense, so the zeros would be lost; let Redundancy come first",
         field="steps",
     ),
     Rule(

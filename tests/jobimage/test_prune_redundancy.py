@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-from tests.jobimage.bench import batches_of, samples_of
+from tests.jobimage.bench import batches_of, bench_of, candidate_of, samples_of
 from tests.jobimage.modules import DepthwiseSeparable, Flattened, MixedMLP, PlainCNN, Residual
 from tests.jobimage.planted import built, copy_channel, pruned
 from torch import nn
 
+from plimsoll_api.spec import Prune
+from plimsoll_job.errors import UserError
 from plimsoll_job.examples.digits import CALIBRATION_SAMPLES, TRAIN_SAMPLES, load_images, train_baseline, with_shifts
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import single
-from plimsoll_job.techniques import moments
+from plimsoll_job.techniques import moments, prune
 from plimsoll_job.techniques.prune.compensation import compensate
 from plimsoll_job.techniques.prune.coupling import cut, find_groups
 from plimsoll_job.techniques.prune.redundancy import STRETCH, _delete_one_by_one, _Reading, redundancy_scores
@@ -140,6 +143,14 @@ def test_passes_over_a_few_layers_each_give_what_one_over_all_gives(monkeypatch:
     apart = pruned(module, samples, "50%").candidate
     assert apart.changes == together.changes
     assert apart.fingerprint() == together.fingerprint()
+
+
+def test_zeros_would_be_lost() -> None:
+    module = Residual().eval()
+    candidate = replace(candidate_of(module), sparse=frozenset({"inner.0.weight"}))
+    bench = bench_of(module, calibration=samples_of((3, 8, 8)))
+    with pytest.raises(UserError, match="zeros of an unstructured prune would be lost in refitted weights"):
+        prune.apply(Prune.model_validate({"criterion": "Redundancy", "amount": "30%"}), candidate, bench)
 
 
 def test_dead_channels_and_silent_data_are_no_division_by_zero() -> None:

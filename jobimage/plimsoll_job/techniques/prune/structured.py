@@ -37,6 +37,8 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Return the candidate without its least important channels, the amount met as nearly as whole channels can."""
     assert settings.amount is not None  # noqa: S101 — required by the granularity
+    if candidate.sparse and settings.criterion is PruneCriterion.REDUNDANCY:
+        raise UserError(f"{bench.spec_field}: zeros of an unstructured prune would be lost in refitted weights")
     put_plain_layers(candidate.module)
     course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
     if course.candidate.changes == candidate.changes:
