@@ -12,6 +12,7 @@ import torch
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.progress import Reporter
+from plimsoll_job.techniques.record import six_digits
 
 CURVE_POINTS = 50
 NOT_REPEATABLE = (
@@ -42,10 +43,10 @@ def lesson(macs: int, rate_field: str) -> Iterator[list[str]]:
 
 def tell_epochs(reporter: Reporter, stage: str, epochs: int) -> Callable[[int, float], None]:
     """Return what hears of each epoch."""
-    return lambda epoch, loss: reporter.report(stage, epoch / epochs, f"epoch {epoch}/{epochs}, loss {loss:.4f}")
+    return lambda epoch, loss: reporter.report(stage, epoch / epochs, f"epoch {epoch}/{epochs}, loss {loss:.6g}")
 
 
 def thin(curve: Sequence[float]) -> list[float]:
-    """Return the curve with at most CURVE_POINTS points, first and last among them."""
+    """Return the curve with at most CURVE_POINTS points of six digits, first and last among them."""
     count = min(len(curve), CURVE_POINTS)
-    return [round(curve[index], 6) for index in np.linspace(0, len(curve) - 1, count).round().astype(int)]
+    return [six_digits(curve[index]) for index in np.linspace(0, len(curve) - 1, count).round().astype(int)]

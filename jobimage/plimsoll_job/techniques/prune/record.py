@@ -12,6 +12,7 @@ from plimsoll_job.techniques.prune.compensation import Refitted
 from plimsoll_job.techniques.prune.coupling import ChannelGroup
 from plimsoll_job.techniques.prune.grouped import is_grouped
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
+from plimsoll_job.techniques.record import six_digits
 from plimsoll_job.techniques.shape import Cut
 
 #: Channel numbers that a record holds: all records of a job share the 256 KiB of its report.
@@ -53,8 +54,8 @@ def describe_refits(refitted: Sequence[Refitted]) -> dict[str, dict[str, Any]]:
     return {
         one.layer: {
             "channels": [one.channels_before, one.channels_after],
-            "errorOfCut": round(one.error_of_cut, 6),
-            "error": round(one.error, 6),
+            "errorOfCut": six_digits(one.error_of_cut),
+            "error": six_digits(one.error),
         }
         for one in refitted
     }

@@ -21,6 +21,7 @@ from torch import nn
 
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.observe import HOST, Batch, Batches, moved
+from plimsoll_job.techniques.record import six_digits
 
 #: The shares of a layer that are tried.
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.95)
@@ -50,7 +51,7 @@ class Scan:
         """Return the table as the record tells it."""
         return {
             "shares": list(SHARES),
-            "errors": {name: [round(error, 6) for error in errors] for name, errors in self.errors.items()},
+            "errors": {name: [six_digits(error) for error in errors] for name, errors in self.errors.items()},
             "forwardPasses": self.probes + 1,
             "samples": self.samples,
             "layersTogether": self.together,

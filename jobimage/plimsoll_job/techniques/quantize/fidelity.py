@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.sessions import open_served
+from plimsoll_job.techniques.record import six_digits
 
 Answers = NDArray[np.float64]
 
@@ -31,7 +32,7 @@ class Fidelity:
 
     def to_details(self) -> dict[str, float]:
         """Return the figures for a record."""
-        return {"error": round(self.error, 6), "changed": round(self.changed, 6)}
+        return {"error": six_digits(self.error), "changed": round(self.changed, 6)}
 
 
 def runner(graph: bytes | Path, threads: int) -> Callable[[Arrays], Any]:

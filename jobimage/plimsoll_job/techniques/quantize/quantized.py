@@ -30,6 +30,7 @@ from plimsoll_job.techniques.quantize.layers import (
 )
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme, scheme_of
 from plimsoll_job.techniques.quantize.sensitivity import Chosen, choose_layers
+from plimsoll_job.techniques.record import six_digits
 
 #: Sensitivity compares answers and nothing else: one thread gives the same ones every time.
 THREADS = 1
@@ -196,12 +197,12 @@ def _record(layer: Layer, dtype: str, kept: Mapping[str, str], alone: Mapping[st
     why = kept.get(layer.node)
     if why is None:
         why = f"ONNX Runtime did not quantize this {layer.operator}" if dtype == FLOAT else "as ordered"
-    sensitivity = {"sensitivity": round(alone[layer.node], 6)} if layer.node in alone else {}
+    sensitivity = {"sensitivity": six_digits(alone[layer.node])} if layer.node in alone else {}
     return {"layer": layer.name, "dtype": dtype, "why": why, **sensitivity}
 
 
 def _range(name: str, ends: tuple[float, float] | None) -> dict[str, list[float]]:
-    return {} if ends is None else {name: [round(end, 6) for end in ends]}
+    return {} if ends is None else {name: [six_digits(end) for end in ends]}
 
 
 def _why_kept(layer: Layer, name: QuantizeScheme, scheme: Scheme, excluded: Collection[str]) -> str | None:
