@@ -38,15 +38,16 @@ def taught(candidate: Candidate, *losses: dict[str, Any], **changes: Any) -> App
     return distill.apply(Distill.model_validate(order), candidate, bench)
 
 
-def test_an_attention_map_is_the_normalised_sum_of_squares_over_channels() -> None:
+def test_an_attention_map_is_the_sum_of_squares_over_channels() -> None:
     features = torch.tensor([[[[1.0, 2.0]], [[2.0, 0.0]]]])
-    assert attention_map(features)[0].tolist() == pytest.approx([5 / 41**0.5, 4 / 41**0.5])
-    assert attention_map(3 * features).tolist() == [pytest.approx(attention_map(features)[0].tolist())]
+    assert attention_map(features, 1).tolist() == [[[5, 4]]]
+    assert attention_distance(attention_map(3 * features, 1), attention_map(features, 1)).item() == pytest.approx(0)
 
 
 def test_maps_without_overlap_are_two_apart() -> None:
     one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     assert attention_distance(one, other).item() == pytest.approx(2)
+    assert attention_distance(3 * one, other).item() == pytest.approx(2)
     assert attention_distance(one, one).item() == 0
 
 
@@ -108,7 +109,7 @@ def test_pairs_that_cannot_be_compared_are_refused() -> None:
         (("inner.7", "body.0"), r"x.layers\[0\].teacher: the teacher has no layer 'inner.7'"),
         (("inner.0", None), r"x.layers\[0\].student: the model has no layer 'inner.0'"),
         (("inner.0", "body.8"), r"x.layers\[0\]: inner.0 answers \[48, 8, 8\] and body.8 \[8, 2, 2\] for a sample"),
-        (("head", "body.10"), r"x.layers\[0\].teacher: head answers without positions; name a convolution"),
+        (("head", "body.10"), r"x.layers\[0\].teacher: head answers \[5\] for a sample, which has no positions to"),
     ):
         ordered = LayerPair.model_validate({"teacher": pair[0]} | ({"student": pair[1]} if pair[1] else {}))
         with pytest.raises(UserError, match=message):

@@ -68,7 +68,7 @@ class FeaturesLoss(HiddenLoss):
 
 
 class AttentionLoss(HiddenLoss):
-    """Match where convolutions look: the normalised sum of squares over channels (arXiv 1612.03928)."""
+    """Match where layers look: the normalised sum of squares over channels or width (arXiv 1612.03928)."""
 
 
 class RelationLoss(HiddenLoss):
@@ -96,8 +96,9 @@ class DistillLoss(Model):
     )
     attention: AttentionLoss | None = Field(
         default=None,
-        description="Squared distance between the attention maps of convolutions: the normalised sum of squares over "
-        "their channels (attention transfer).",
+        description="Squared distance between the attention maps of layers: the normalised sum of squares over the "
+        "channels at each place of an image, or over the width of each token that the attention mask leaves (attention "
+        "transfer).",
     )
     relation: RelationLoss | None = Field(
         default=None,

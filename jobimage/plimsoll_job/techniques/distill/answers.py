@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,8 +11,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from plimsoll_job.figures import example_of
+from plimsoll_job.figures import CONVOLUTIONS, example_of
 from plimsoll_job.load.inputs import Signature
+
+#: Layers whose answers have the width before the positions, where these are in one row as those of a sequence are.
+WIDTH_FIRST = (
+    *CONVOLUTIONS,
+    nn.BatchNorm1d,
+    nn.GroupNorm,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveAvgPool1d,
+)
 
 
 @dataclass(frozen=True)
@@ -26,25 +37,26 @@ class Answers:
 
 @dataclass(frozen=True)
 class Hidden:
-    """A layer that answers with a tensor, and the shape of its answer to one sample."""
+    """A layer that answers with a tensor, the shape of its answer to one sample, and whether the width comes first."""
 
     name: str
     shape: tuple[int, ...]
+    width_first: bool
 
     @property
     def grid(self) -> tuple[int, ...]:
         """The shape without the width: positions of an image [C, H, W] or of a sequence [L, D], () of a vector."""
-        return self.shape[1:] if len(self.shape) > 2 else self.shape[:-1]
+        return self.shape[1:] if self.width_first else self.shape[:-1]
 
     @property
     def width_axis(self) -> int:
         """The axis of the width in a batch of answers."""
-        return 1 if len(self.shape) > 2 else -1
+        return 1 if self.width_first else -1
 
     @property
     def width(self) -> int:
         """Its channels or features."""
-        return self.shape[0] if len(self.shape) > 2 else self.shape[-1]
+        return self.shape[0] if self.width_first else self.shape[-1]
 
 
 @contextlib.contextmanager
@@ -78,8 +90,7 @@ def first_tensor(answer: Any) -> torch.Tensor | None:
 
 def hidden_layers(module: nn.Module, signature: Signature) -> list[Hidden]:
     """Return the innermost layers before the output, in the order of execution."""
-    innermost = [name for name, layer in module.named_modules() if name and not any(layer.children())]
-    found, output = _shapes(module, signature, innermost)
+    found, output = _shapes(module, signature, _innermost(module))
     # What comes after the last layer of another size than the output is the output itself.
     while found and torch.Size(found[-1].shape).numel() == output.numel():
         found.pop()
@@ -94,13 +105,37 @@ def hidden_layer(module: nn.Module, signature: Signature, name: str) -> Hidden |
     return found[0] if found else None
 
 
-def _shapes(module: nn.Module, signature: Signature, names: list[str]) -> tuple[list[Hidden], torch.Size]:
+def _innermost(module: nn.Module) -> list[str]:
+    return [name for name, layer in module.named_modules() if name and not any(layer.children())]
+
+
+def _shapes(module: nn.Module, signature: Signature, names: Collection[str]) -> tuple[list[Hidden], torch.Size]:
     batch = 2
-    with listening(module, names) as heard, torch.no_grad():
+    with listening(module, {*_innermost(module), *names}) as heard, torch.no_grad():
         output = module(*example_of(signature, batch))
-    found = [
-        Hidden(name, tuple(tensor.shape[1:]))
-        for name, tensor in heard.items()
-        if tensor.ndim > 1 and len(tensor) == batch and tensor.is_floating_point()
-    ]
-    return found, output.shape[1:]
+    found: list[Hidden] = []
+    first: dict[tuple[int, ...], bool] = {}
+    for name, tensor in heard.items():
+        if tensor.ndim > 1 and len(tensor) == batch and tensor.is_floating_point():
+            shape = tuple(tensor.shape[1:])
+            first[shape] = _has_width_first(module.get_submodule(name), shape, first)
+            found.append(Hidden(name, shape, first[shape]))
+    return [one for one in found if one.name in names], output.shape[1:]
+
+
+def _has_width_first(layer: nn.Module, shape: tuple[int, ...], before: Mapping[tuple[int, ...], bool]) -> bool:
+    """Tell whether the width is the first axis of a layer's answer to a sample, rather than the last.
+
+    As layers of its kind have it; else as the last answer of that shape had; else as in images [C, H, W] and in
+    sequences [L, D].
+    """
+    if isinstance(layer, nn.Linear | nn.Embedding):
+        return False
+    if isinstance(layer, WIDTH_FIRST):
+        return True
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        # Of another axis than the last where a model's own kind of it turns images around and back.
+        ends = [end == layer.normalized_shape[-1] for end in (shape[0], shape[-1])]
+        if ends[0] != ends[1]:
+            return ends[0]
+    return before.get(shape, len(shape) > 2)

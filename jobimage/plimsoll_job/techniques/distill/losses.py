@@ -56,13 +56,19 @@ def _mean_of_tokens(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
     return ((values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).mean()
 
 
-def attention_map(features: torch.Tensor) -> torch.Tensor:
-    """Return [batch, positions]: the sum of squares over channels, of norm 1 (arXiv 1612.03928), of [batch, C, …]."""
-    return functional.normalize(features.square().sum(dim=1).flatten(1), dim=1)
+def attention_map(features: torch.Tensor, width_axis: int) -> torch.Tensor:
+    """Return the sum of squares over the width (arXiv 1612.03928): [batch, H, W] of [batch, C, H, W] and axis 1."""
+    return features.square().sum(dim=width_axis)
 
 
-def attention_distance(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared distance between attention maps [batch, positions]."""
+def attention_distance(given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean squared distance between attention maps [batch, …], each of norm 1 over its positions.
+
+    Of the tokens that the mask [batch, tokens] leaves, where the maps are of tokens.
+    """
+    if mask is not None and mask.shape == given.shape:
+        given, wanted = given * mask, wanted * mask
+    given, wanted = (functional.normalize(one.flatten(1), dim=1) for one in (given, wanted))
     return (given - wanted).square().sum(dim=1).mean()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,10 +38,10 @@ class Couple:
 def pairs_of(ordered: Sequence[LayerPair], couple: Couple, spec_field: str, *, spatial: bool = False) -> list[Pair]:
     """Return the pairs as ordered, or chosen by order and size; UserError when two cannot be compared.
 
-    `spatial` pairs are of layers whose answers have positions.
+    `spatial` pairs are of layers whose answers have several positions.
     """
     if not ordered:
-        pairs = [pair for pair in matching_pairs(couple) if pair.teacher.grid or not spatial]
+        pairs = [pair for pair in matching_pairs(couple) if _has_positions(pair.teacher) or not spatial]
         if not pairs:
             raise UserError(
                 f"{spec_field}: no two layers before the outputs have the same spatial size; name them in layers"
@@ -73,6 +74,14 @@ def _pair(ordered: LayerPair, couple: Couple, spec_field: str, *, spatial: bool)
             f"{spec_field}: {teacher.name} answers {list(teacher.shape)} and {name} {list(student.shape)} for a "
             "sample; they must be of one spatial size"
         )
-    if spatial and not teacher.grid:
-        raise UserError(f"{spec_field}.teacher: {teacher.name} answers without positions; name a convolution")
+    if spatial and not _has_positions(teacher):
+        raise UserError(
+            f"{spec_field}.teacher: {teacher.name} answers {list(teacher.shape)} for a sample, which has no positions "
+            "to attend to; name a layer that answers for each place of an image or each token of a text"
+        )
     return Pair(teacher, student)
+
+
+def _has_positions(layer: Hidden) -> bool:
+    """Tell whether there are several: a map of one is the same whatever the layer answers."""
+    return math.prod(layer.grid) > 1

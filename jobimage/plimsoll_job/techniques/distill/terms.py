@@ -60,10 +60,12 @@ class Term(nn.Module):
         """Return the value for a batch, the mean over its samples and over the pairs of layers."""
         given = [student.hidden[pair.student.name].float() for pair in self.pairs]
         pairs = enumerate(zip(given, knowledge, strict=True))
-        return torch.stack([self.compare(number, *two) for number, two in pairs]).mean()
+        return torch.stack([self.compare(number, *two, student.mask) for number, two in pairs]).mean()
 
-    def compare(self, number: int, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Return how the answers of a pair of layers differ."""
+    def compare(
+        self, number: int, given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return how the answers of a pair of layers differ; the mask [batch, tokens] says which tokens count."""
         raise NotImplementedError
 
     def to_wire(self) -> dict[str, Any]:
@@ -126,10 +128,13 @@ class FeaturesTerm(Term):
             for pair in pairs
         )
 
-    def compare(self, number: int, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def compare(
+        self, number: int, given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Return the mean squared error."""
-        axis = self.pairs[number].student.width_axis
-        return functional.mse_loss(self.projections[number](given.movedim(axis, -1)), wanted.movedim(axis, -1))
+        pair = self.pairs[number]
+        projected = self.projections[number](given.movedim(pair.student.width_axis, -1))
+        return functional.mse_loss(projected, wanted.movedim(pair.teacher.width_axis, -1))
 
     def to_wire(self) -> dict[str, Any]:
         """Return the layers, with the widths between which a map was learned."""
@@ -147,18 +152,23 @@ class AttentionTerm(Term):
     """Where layers look: their attention maps (arXiv 1612.03928)."""
 
     def knowledge(self, teacher: Answers) -> Knowledge:
-        """Return the teacher's maps: they are smaller than the answers, by the channels."""
-        return tuple(attention_map(hidden) for hidden in super().knowledge(teacher))
+        """Return the teacher's maps: they are smaller than the answers, by the width."""
+        answers = zip(self.pairs, super().knowledge(teacher), strict=True)
+        return tuple(attention_map(hidden, pair.teacher.width_axis) for pair, hidden in answers)
 
-    def compare(self, number: int, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def compare(
+        self, number: int, given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Return the squared distance of the maps."""
-        return attention_distance(attention_map(given), wanted)
+        return attention_distance(attention_map(given, self.pairs[number].student.width_axis), wanted, mask)
 
 
 class RelationTerm(Term):
     """How the samples of a batch lie to each other (arXiv 1904.05068)."""
 
-    def compare(self, number: int, given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def compare(
+        self, number: int, given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
         """Return the difference of distances and angles."""
         return relation_distance(given, wanted)
 
