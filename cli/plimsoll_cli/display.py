@@ -84,7 +84,7 @@ class Display:
         self._bar.stop()
         self._console.print(message, style="bold red", markup=False, soft_wrap=True)
 
-    def result(self, report: Report, judgement: Judgement, report_file: Path) -> None:
+    def result(self, report: Report, judgement: Judgement) -> None:
         """Show the figures, the checks and the verdict."""
         self._bar.update(self._task, completed=100, note="done")
         self._bar.stop()
@@ -101,6 +101,9 @@ class Display:
         self._console.print(f"memory    {_memory(report)}")
         if report.candidate is not None:
             self._console.print(f"artifact  {report.candidate.artifact.uri}", markup=False, soft_wrap=True)
+
+    def written(self, report_file: Path) -> None:
+        """Show where the report is."""
         self._console.print(f"report    {report_file}", markup=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -33,6 +34,10 @@ def run_file(file: Path, mounts: Mapping[str, Path], report_file: Path) -> int:
         flags = " ".join(f"--mount {claim}=DIR" for claim in missing)
         print(f"{file}: the job reads and writes claims that are not given; add {flags}", file=sys.stderr)
         return EXIT_REQUEST_WRONG
+    unwritable = _unwritable(report_file)
+    if unwritable is not None:
+        print(f"--report {report_file} cannot be written: {unwritable}", file=sys.stderr)
+        return EXIT_REQUEST_WRONG
     with Display(jobs[0].metadata.name) as display:
         return _run(jobs[0].spec, mounts, report_file, display)
 
@@ -57,10 +62,29 @@ def _run(spec: CompressionJobSpec, mounts: Mapping[str, Path], report_file: Path
     if end.report is None:
         display.error("the evaluation printed no report of the digest that it names")
         return EXIT_TRY_AGAIN
-    report_file.write_bytes(end.report.canonical_json())
     judgement = judge(end.report, spec.gates)
-    display.result(end.report, judgement, report_file)
+    display.result(end.report, judgement)
+    try:
+        report_file.write_bytes(end.report.canonical_json())
+    except OSError as error:
+        display.error(f"--report {report_file} cannot be written: {error.strerror}")
+        return EXIT_TRY_AGAIN
+    display.written(report_file)
     return BY_VERDICT[judgement.verdict]
+
+
+def _unwritable(file: Path) -> str | None:
+    """Return why no file can be written there, None when one can; the folder is made.
+
+    Told before anything runs: at the end it would cost the whole run.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    if file.is_dir():
+        return "it is a directory"
+    return None if os.access(file if file.exists() else file.parent, os.W_OK) else "it may not be written to"
 
 
 def _ended_early(summary: Summary, display: Display) -> int:

@@ -1,7 +1,6 @@
 """What a person sees at the end of `plimsoll run`."""
 
 from io import StringIO
-from pathlib import Path
 
 from rich.console import Console
 from tests.api.reports import DIGESTS, GATES, ratio, report
@@ -28,7 +27,7 @@ def step(technique: str, size: int, accuracy: float, latency: float) -> dict[str
 def test_each_step_has_a_line_with_what_it_did() -> None:
     shown = Console(file=StringIO(), width=200)
     measured = report(steps=[step("prune", 200_000, 0.5, 0.4), step("distill", 200_000, 0.975, 0.41)])
-    Display("job", shown).result(measured, judge(measured, GATES), Path("report.json"))
+    Display("job", shown).result(measured, judge(measured, GATES))
     assert isinstance(shown.file, StringIO)
     lines = [" ".join(line.replace("│", " ").split()) for line in shown.file.getvalue().splitlines()]
     assert "prune 200,000 50,000 2,000,000 50% 0.4x" in lines
@@ -39,7 +38,7 @@ def test_the_memory_of_both_stages_is_shown_where_it_was_measured() -> None:
     shown = Console(file=StringIO(), width=200)
     for peak in (None, 1_500_000_000):
         measured = report(compression_peak_memory_bytes=peak)
-        Display("job", shown).result(measured, judge(measured, GATES), Path("report.json"))
+        Display("job", shown).result(measured, judge(measured, GATES))
     assert isinstance(shown.file, StringIO)
     told = [line for line in shown.file.getvalue().splitlines() if line.startswith("memory")]
     assert told == ["memory    evaluate 1 MiB at most", "memory    compress 1,431 MiB, evaluate 1 MiB at most"]
@@ -49,6 +48,6 @@ def test_notes_of_the_report_are_shown() -> None:
     shown = Console(file=StringIO(), width=60)
     note = "The candidate is slower than the baseline at batch size 1: its median latency is 2.20 times that of it."
     measured = report(notes=[note])
-    Display("job", shown).result(measured, judge(measured, GATES), Path("report.json"))
+    Display("job", shown).result(measured, judge(measured, GATES))
     assert isinstance(shown.file, StringIO)
     assert note in shown.file.getvalue().splitlines()

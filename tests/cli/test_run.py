@@ -1,5 +1,6 @@
 """`plimsoll run` goes the way of a job in two real processes, and its exit code tells the verdict."""
 
+import errno
 import json
 import re
 import subprocess
@@ -60,14 +61,14 @@ def run(tmp_path: Path, claims: dict[str, Path], gate: str, **replaced: str) -> 
     file = tmp_path / "job.yaml"
     file.write_text(text)
     mounts = [f"--mount={claim}={path}" for claim, path in claims.items()]
-    return main(["run", str(file), *mounts, "--report", str(tmp_path / "report.json")])
+    return main(["run", str(file), *mounts, "--report", str(tmp_path / "made" / "report.json")])
 
 
 def test_a_passing_job_ends_with_0_and_leaves_report_and_artifact(
     tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, claims, "{metric: parameters, minReduction: 20%}") == 0
-    report = Report.model_validate(json.loads((tmp_path / "report.json").read_text()))
+    report = Report.model_validate(json.loads((tmp_path / "made" / "report.json").read_text()))
     assert report.candidate is not None
     assert report.baseline is not None
     assert report.candidate.parameters < 0.8 * report.baseline.parameters
@@ -111,6 +112,37 @@ def test_missing_mounts_are_said_before_anything_runs(
     assert run(tmp_path, {}, "{metric: size, maxRatio: 1}") == 64
     assert "--mount data=DIR --mount models=DIR" in capsys.readouterr().err
     assert not (claims["models"] / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("models", "it is a directory"), ("data/test.npz/report.json", "test.npz: (Not a directory|File exists)")],
+)
+def test_a_report_that_cannot_be_written_is_told_before_anything_runs(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str], place: str, why: str
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB.format(gate="{metric: size, maxRatio: 1}"))
+    mounts = [f"--mount={claim}={path}" for claim, path in claims.items()]
+    assert main(["run", str(file), *mounts, "--report", str(tmp_path / place)]) == 64
+    assert re.search(f"--report .* cannot be written: .*{why}", capsys.readouterr().err)
+    assert not (claims["models"] / "out").exists()
+
+
+def test_the_verdict_is_shown_before_a_report_that_finds_no_room(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "report.json" and path.parent.name == "made":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run(tmp_path, claims, "{metric: parameters, minReduction: 20%}") == 75
+    shown = capsys.readouterr().out
+    assert shown.index("Pass") < shown.index("cannot be written: No space left on device")
 
 
 def test_the_claim_of_a_teacher_is_asked_for(
