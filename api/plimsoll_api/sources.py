@@ -81,8 +81,8 @@ class Architecture(Model):
     huggingface: HuggingFaceDirectory | None = Field(
         default=None,
         description="A Hugging Face directory, written {}: config.json and safetensors, beside them for text "
-        "tokenizer.json. transformers builds the module by config.json and the task; code of the directory is never "
-        "run.",
+        "tokenizer.json. transformers builds the module by config.json and the task; code of the directory is "
+        "run only where spec.allowCodeExecution is true.",
     )
 
     onnx: OnnxGraph | None = Field(
@@ -142,7 +142,7 @@ class JobOutput(Output):
         description="What the candidate is written as. Onnx: model.onnx, always. HuggingFace: a directory huggingface/ "
         "that from_pretrained loads; for models that came as one and keep their structure. TorchExport: model.pt2 of "
         "torch.export; loading one can run code, so the manifest marks it. Each is loaded in a fresh process and must "
-        "answer as the model did, to 1e-4 of the largest answer, before it is published.",
+        "answer as the model did, to 1e-3 of the largest answer, before it is published.",
         json_schema_extra=list_of("set"),
     )
 

@@ -1,5 +1,6 @@
 """An export takes any batch, answers as the module, and carries nothing that no runtime reads."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,36 @@ def test_the_file_is_the_weights_and_little_else() -> None:
 def test_an_export_that_answers_otherwise_is_refused() -> None:
     with pytest.raises(UserError, match="answers otherwise than the module at batch 1"):
         export_bytes(OneSample().eval(), single((4,)))
+
+
+class Drawing(nn.Module):
+    """Answers with random numbers beside its own."""
+
+    def __init__(self, draw: Callable[[torch.Tensor], torch.Tensor], scale: float) -> None:
+        super().__init__()
+        self.layer, self._draw, self._scale = nn.Linear(4, 2), draw, scale
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.layer(rows)
+        return answers * self._scale + self._draw(answers) * 1e-3
+
+
+@pytest.mark.parametrize("scale", [1, 1e-3])
+@pytest.mark.parametrize("draw", [torch.rand_like, torch.randn_like, lambda like: torch.rand(1, 2)])
+def test_a_module_that_draws_random_numbers_is_refused(
+    draw: Callable[[torch.Tensor], torch.Tensor], scale: float
+) -> None:
+    with pytest.raises(UserError, match=r"its answers are drawn at random, by Random(Uniform|Normal)(Like)?"):
+        export_bytes(Drawing(draw, scale).eval(), single((4,)))
+
+
+def test_small_answers_that_differ_are_refused() -> None:
+    def otherwise(like: torch.Tensor) -> torch.Tensor:
+        return torch.full((1, 2), float(like.shape[0]))
+
+    module = Drawing(otherwise, 1e-3).eval()
+    with pytest.raises(UserError, match=r"at batch 1 of samples \[4\]: the largest difference is 0.001, "):
+        export_bytes(module, single((4,)))
 
 
 def test_what_torch_cannot_export_is_refused() -> None:

@@ -24,7 +24,7 @@ from plimsoll_job.compress import compress
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export import reload
 from plimsoll_job.export.outputs import torch_export, write_outputs
-from plimsoll_job.export.reload import check_reload, difference, expected_answers
+from plimsoll_job.export.reload import check_reload, difference, expected_answers, largest_of
 from plimsoll_job.figures import example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.load.model import SourceModel
@@ -106,17 +106,45 @@ def test_what_the_process_prints_is_no_answer(tmp_path: Path, written: Path, mon
 
 def test_differences_are_told_with_their_place() -> None:
     right = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert difference(right, right + 3e-4) is None
-    assert difference(right, np.array([[1.0, 2.0], [3.1, 4.0]])) == (
+    assert difference(right, right + 3e-4, 4) is None
+    assert difference(right, np.array([[1.0, 2.0], [3.1, 4.0]]), 4) == (
         "the largest difference is 0.1, at output 0 of sample 1: 3.1, expected 3"
     )
     tags = np.zeros((2, 3, 4))
     tags[1, 2, 3] = 1
-    assert difference(np.zeros((2, 3, 4)), tags) == (
+    assert difference(np.zeros((2, 3, 4)), tags, 0) == (
         "the largest difference is 1, at output 2, 3 of sample 1: 1, expected 0"
     )
-    assert difference(right, right[:1]) == "the output has the shape [1, 2], expected [2, 2]"
-    assert difference(right, np.full((2, 2), np.nan)) == "the output holds NaN or infinite numbers"
+    assert difference(right, right[:1], 4) == "the output has the shape [1, 2], expected [2, 2]"
+    assert difference(right, np.full((2, 2), np.nan), 4) == "the output holds NaN or infinite numbers"
+    endless = np.full((2, 2), np.inf)
+    assert difference(endless, right, np.inf) == "the model's own answer holds NaN or infinite numbers"
+
+
+def test_a_difference_is_a_share_of_the_largest_answer_however_small_answers_are() -> None:
+    right = np.array([[1e-3, -4e-3]])
+    assert difference(right, right + 3e-6, 4e-3) is None
+    assert difference(right, right + 5e-6, 4e-3) is not None
+    # A sample whose answer is next to zero by chance, beside others whose rounding it shares.
+    chance = [np.array([[2e-6]]), np.array([[0.5], [-3.0]])]
+    assert difference(chance[0], chance[0] + 1e-7, largest_of(chance)) is None
+    assert difference(chance[0], chance[0] + 4e-3, largest_of(chance)) is not None
+    nothing = np.zeros((1, 2))
+    assert difference(nothing, nothing, 0) is None
+    assert difference(nothing, nothing + 1e-9, 0) is not None
+
+
+def test_small_answers_that_are_wrong_by_a_tenth_are_not_published(tmp_path: Path) -> None:
+    source = wine()
+    module = source.take()
+    with torch.no_grad():
+        list(module.parameters())[-2].mul_(1e-4)
+        list(module.parameters())[-1].mul_(1e-4)
+    own = expected_answers(answer_of(module), WINE)
+    assert largest_of(own.values()) < 1e-3
+    write_outputs(Candidate(module), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
+    with pytest.raises(UserError, match="the Onnx output, loaded in a fresh process, answers otherwise than the model"):
+        check_reload(tmp_path, ONNX, TASK, WINE, {batch: answer * 1.1 for batch, answer in own.items()})
 
 
 def test_onnx_is_loaded_without_torch() -> None:
