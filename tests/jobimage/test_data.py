@@ -153,7 +153,17 @@ def test_a_missing_slice_column_names_its_field(folder: Folder) -> None:
 
 def test_objects_are_never_unpickled(folder: Folder) -> None:
     uri = folder.npz(inputs=np.array([{"a": 1}] * 6, dtype=object), labels=LABELS)
-    assert "never unpickled" in refused(folder, uri)
+    told = refused(folder, uri)
+    assert "never unpickled" in told
+    assert "allow_pickle" not in told
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"\x80\x04\x95 pickle", b""])
+def test_what_is_no_archive_is_told_without_advice_to_unpickle(folder: Folder, content: bytes) -> None:
+    (folder.path / "set.npz").write_bytes(content)
+    told = refused(folder, "pvc://data/set.npz")
+    assert "pvc://data/set.npz is not a .npz file, which is a zip archive of arrays; write it with numpy.savez" in told
+    assert "pickle" not in told
 
 
 @pytest.mark.parametrize("name", ["set.npz", "set.parquet"])

@@ -219,7 +219,11 @@ def change_config(target: Path, **changes: Any) -> None:
         ({"hidden_size": "wide"}, "config.json cannot be used"),
         ({"num_hidden_layers": 3}, r"spec\.model\.uri: the weights do not fit .*missing: bert\.encoder\.layer\.2"),
         ({"num_hidden_layers": 1}, r"the weights do not fit .*unexpected: bert\.encoder\.layer\.1"),
-        ({"intermediate_size": 65}, "cannot build BertForSequenceClassification"),
+        (
+            {"intermediate_size": 65},
+            r"^spec\.model\.uri: the weights do not fit BertForSequenceClassification; tensors of the wrong shape: "
+            r"bert\.encoder\.layer\.0\.intermediate\.dense\.bias is \[64\] instead of \[65\], .* and 1 more$",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

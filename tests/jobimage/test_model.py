@@ -88,7 +88,6 @@ def header(value: Any, data: bytes = b"") -> bytes:
     "content",
     [
         b"",
-        b"\x80\x04\x95 pickle",
         struct.pack("<Q", 2**63) + b"{}",
         struct.pack("<Q", 2) + b"[]",
         struct.pack("<Q", 9) + b"{" * 9,
@@ -103,6 +102,14 @@ def header(value: Any, data: bytes = b"") -> bytes:
 def test_hostile_headers_are_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"spec.model.uri: x is not a safetensors file"):
         dict(stored(tmp_path, content))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_is_called_one_and_never_loaded(zipped: bool, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"x is a pickle, .* never loaded; .* safetensors\.torch\.save_file") as error:
+        stored(tmp_path, (tmp_path / "x.pt").read_bytes())
+    assert error.value.reason == "PickleRefused"
 
 
 def test_any_byte_of_the_header_may_be_wrong(tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ def test_cuts_of_a_layer_keep_the_others_weights() -> None:
             "Structured",
             r"amount: 99.9% cannot be reached; \d+.\d% of the parameters can go before a layer would be empty",
         ),
-        ("0.01%", "Structured", "less than the smallest channel"),
+        ("0.01%", "Structured", "amount: 0.01% is less than the smallest channel"),
+        ("0.00001%", "Structured", "amount: 0.00001% is less than the smallest channel"),
         ("99.9%", "Unstructured", "are 9.*% of the parameters"),
     ],
 )

@@ -174,6 +174,13 @@ def test_named_layers_stay_float_and_what_lies_within_a_named_module_too(scheme:
     assert applied.details["bytes"] > quantized(tiny_bert, scheme).details["bytes"]
 
 
+def test_a_name_without_weights_is_noted_and_a_name_of_layers_is_not() -> None:
+    notes = quantized(wine_mlp, "Float16", exclude={"layers": ["layers.2", "layers.3"]}).notes
+    assert notes == (
+        "exclude.layers names layers.2, which has no weights that could be quantized: it changes nothing.",
+    )
+
+
 def test_excluding_everything_is_refused() -> None:
     with pytest.raises(UserError, match=r"no layer of the model .* exclude.layers names layers") as error:
         quantized(wine_mlp, "Float16", exclude={"layers": ["layers"]})

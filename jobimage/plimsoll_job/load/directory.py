@@ -15,7 +15,7 @@ from plimsoll_api.artifact import SENTENCE_FILE, TEXT_FILES
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.store import Store
-from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, StoredWeights, check_numbers
+from plimsoll_job.load.weights import NEVER_LOADED, WEIGHTS_FIELD, WEIGHTS_FILE, StoredWeights, check_numbers
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
@@ -111,9 +111,8 @@ def _weight_files(present: set[str], read: Any, uri: str) -> list[str]:
         return names
     if pickled := sorted(name for name in present if name.endswith(PICKLED)):
         raise UserError(
-            f"{WEIGHTS_FIELD}: {uri} holds its weights as {pickled[0]}, a pickle, which can run any code and is never "
-            "loaded; where you trust it, load it with transformers' from_pretrained and write it again with "
-            "save_pretrained, which writes model.safetensors",
+            f"{WEIGHTS_FIELD}: {uri} holds its weights as {pickled[0]}, {NEVER_LOADED}, load it with "
+            "transformers' from_pretrained and write it again with save_pretrained, which writes model.safetensors",
             reason="PickleRefused",
         )
     raise UserError(f"{WEIGHTS_FIELD}: {uri} holds no {WEIGHTS_FILE}", reason="NotFound")

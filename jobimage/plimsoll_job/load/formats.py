@@ -20,6 +20,8 @@ from plimsoll_job.load.images import read_image_folder
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.tables import read_csv, read_jsonl, read_parquet
 
+#: With which every zip archive begins, also an empty one.
+ZIP_START = b"PK"
 #: Content, URI, field of the spec, wanted names → the wanted arrays that the file has.
 Reader = Callable[[bytes, str, str, Sequence[str]], dict[str, NDArray[Any]]]
 
@@ -43,12 +45,18 @@ def read_columns(source: DataSource, store: Store, spec_field: str, wanted: Sequ
 
 def read_npz(content: bytes, uri: str, spec_field: str, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the wanted arrays of a .npz file; objects are never unpickled."""
+    if not content.startswith(ZIP_START):
+        # NumPy takes anything else for a pickle, and says how to load it unsafely.
+        raise UserError(
+            f"{spec_field}.uri: {uri} is not a .npz file, which is a zip archive of arrays; write it with numpy.savez"
+        )
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in wanted if name in archive.files}
     except ValueError as error:
-        hint = " (arrays of Python objects are never unpickled)" if "allow_pickle" in str(error) else ""
-        raise UserError(f"{spec_field}.uri: {uri} cannot be read as .npz: {error}{hint}") from error
+        objects = "it holds arrays of Python objects, which are never unpickled; store numbers, or text as dtype 'U'"
+        why = objects if "allow_pickle" in str(error) else error
+        raise UserError(f"{spec_field}.uri: {uri} cannot be read as .npz: {why}") from error
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.error) as error:
         raise UserError(f"{spec_field}.uri: {uri} is not a whole .npz file: {error}") from error
     for name, array in arrays.items():

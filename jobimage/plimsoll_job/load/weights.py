@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from plimsoll_job.errors import TransientError, UserError
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_FIELD = "spec.model.uri"
 NAMES_SHOWN = 5
+#: What is said of a pickle, before how to write it again.
+NEVER_LOADED = "a pickle, which can run any code and is never loaded; where you trust it"
 #: Numbers that are looked at together.
 PART = 1 << 20
 #: Tensors that are read together, in bytes: in memory twice while they are loaded.
 PART_BYTES = 32 << 20
+#: How files of torch.save begin: a zip archive with a pickle in it, or, of old, a pickle of protocol 2 to 5.
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class StoredWeights(Mapping[str, torch.Tensor]):
@@ -76,9 +80,20 @@ class StoredWeights(Mapping[str, torch.Tensor]):
                 f"{WEIGHTS_FIELD}: {self._uri} cannot be read now: {error}", reason="StoreUnreadable"
             ) from error
         except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            if _is_pickle(self._path):
+                raise UserError(
+                    f"{WEIGHTS_FIELD}: {self._uri} is {NEVER_LOADED}, load it with torch.load and write its tensors "
+                    "again with safetensors.torch.save_file",
+                    reason="PickleRefused",
+                ) from error
             raise UserError(
                 f"{WEIGHTS_FIELD}: {self._uri} is not a safetensors file: {error}", reason="WeightsUnreadable"
             ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4).startswith(PICKLE_STARTS)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -109,23 +124,24 @@ def load_strictly(
         for name in expected
         if name in shapes and shapes[name] != expected[name].shape
     ]
-    problems = [
-        f"{what}: {_some(names)}"
-        for what, names in (
-            ("missing", [name for name in expected if name not in shapes]),
-            ("unexpected", [name for name in shapes if name not in expected]),
-            ("of the wrong shape", wrong),
-        )
-        if names
-    ]
-    if problems:
-        raise UserError(f"{spec_field}: the weights do not fit the module; tensors {'; '.join(problems)}")
+    problems = {
+        "missing": [name for name in expected if name not in shapes],
+        "unexpected": [name for name in shapes if name not in expected],
+        "of the wrong shape": wrong,
+    }
+    if any(problems.values()):
+        raise UserError(f"{spec_field}: the weights do not fit the module; {told_of_tensors(problems)}")
     together = sum(tensor.nbytes for tensor in expected.values()) if _loads_by_own_code(module) else PART_BYTES
     for names in _parts(expected, together):
         part: Any = OrderedDict((name, weights[name]) for name in names)
         # Some modules ask their state for its version, which safetensors does not keep.
         part._metadata = getattr(expected, "_metadata", {})
         module.load_state_dict(part, strict=False)
+
+
+def told_of_tensors(problems: Mapping[str, Sequence[str]]) -> str:
+    """Return what is wrong with which tensors, in words; of each kind of problem the first few."""
+    return "tensors " + "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
 
 
 def _loads_by_own_code(module: nn.Module) -> bool:
@@ -154,7 +170,6 @@ def _parts(tensors: Mapping[str, torch.Tensor], part_bytes: int) -> Iterator[lis
     yield run
 
 
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
+def _some(names: Sequence[str]) -> str:
     rest = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

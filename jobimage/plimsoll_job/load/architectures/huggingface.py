@@ -21,13 +21,12 @@ from plimsoll_job.load.architectures.code import own_class
 from plimsoll_job.load.architectures.wrapped import ImageLogits, Pooling, TextEmbedding, TextLogits
 from plimsoll_job.load.directory import CONFIG_FILE, MODULES_FILE, Directory
 from plimsoll_job.load.text import TOKEN_TYPE_IDS
-from plimsoll_job.load.weights import WEIGHTS_FIELD
+from plimsoll_job.load.weights import WEIGHTS_FIELD, told_of_tensors
 
 transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 FIELD = "spec.model.architecture.huggingface"
-NAMES_SHOWN = 5
 #: The fused kernels hide the products that a trace and the graph of channels must see, and a kernel that config.json
 #: names may be code of another repository.
 ATTENTION = "eager"
@@ -173,13 +172,21 @@ def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any
             dtype=torch.float32,
             attn_implementation=ATTENTION,
             local_files_only=True,
+            # Told below, by their names; transformers itself says no more than that there are some.
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     except Exception as error:
         raise UserError(f"{FIELD}: transformers cannot build {_architecture(directory.config)}: {error}") from error
     missing = sorted(name for name in loading["missing_keys"] if strict or not name.startswith("pooler."))
-    problems = {"missing": missing, "unexpected": sorted(loading["unexpected_keys"]) if strict else []}
-    found = "; ".join(f"{what}: {', '.join(names[:NAMES_SHOWN])}" for what, names in problems.items() if names)
-    if found:
-        raise UserError(f"{WEIGHTS_FIELD}: the weights do not fit {type(model).__name__}; tensors {found}")
+    problems = {
+        "missing": missing,
+        "unexpected": sorted(loading["unexpected_keys"]) if strict else [],
+        "of the wrong shape": [
+            f"{name} is {list(given)} instead of {list(wanted)}"
+            for name, given, wanted in sorted(loading["mismatched_keys"])
+        ],
+    }
+    if any(problems.values()):
+        raise UserError(f"{WEIGHTS_FIELD}: the weights do not fit {type(model).__name__}; {told_of_tensors(problems)}")
     return model

@@ -43,8 +43,7 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
     course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
     if course.candidate.changes == candidate.changes:
         raise UserError(
-            f"{bench.spec_field}.amount: {settings.amount.value:.1%} is less than the smallest channel; nothing would "
-            "change"
+            f"{bench.spec_field}.amount: {settings.amount} is less than the smallest channel; nothing would change"
         )
     bench.reporter.report("prune", 1, f"{course.taken:.1%} of the {WORDS[settings.of]} are gone")
     return Applied(

@@ -214,11 +214,18 @@ def _why_kept(layer: Layer, name: QuantizeScheme, scheme: Scheme, excluded: Coll
 
 
 def _notes(model: FloatModel, types: Mapping[str, str], excluded: Collection[str]) -> tuple[str, ...]:
-    """Tell of the layers that stay float though nobody named them."""
+    """Tell of names that are of no layer, and of the layers that stay float though nobody named them."""
+    idle = [name for name in excluded if not any(is_within(layer, name) for layer in model.layers)]
     stay = [
         layer.name
         for layer in model.layers
         if types[layer.node] == FLOAT and not any(is_within(layer, module) for module in excluded)
     ]
     shown = ", ".join(stay[:5]) + (f" and {len(stay) - 5} more" if len(stay) > 5 else "")
-    return (f"{len(stay)} of {len(model.layers)} layers stay float: {shown}.",) if stay else ()
+    return (
+        *(
+            f"exclude.layers names {name}, which has no weights that could be quantized: it changes nothing."
+            for name in idle
+        ),
+        *((f"{len(stay)} of {len(model.layers)} layers stay float: {shown}.",) if stay else ()),
+    )
