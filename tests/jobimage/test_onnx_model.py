@@ -238,8 +238,13 @@ class OfOneSample(nn.Module):
         return answer
 
 
-def test_a_batch_that_cannot_be_changed_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, exported(OfOneSample(), torch.zeros(1, 4), free=False))
+@pytest.mark.parametrize("scale", [1, 1e-5])
+def test_a_batch_that_cannot_be_changed_is_refused(tmp_path: Path, scale: float) -> None:
+    module = OfOneSample()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(scale)
+    save(tmp_path, exported(module, torch.zeros(1, 4), free=False))
     with pytest.raises(UserError, match=r"exported for batches of 1 only \(a sample .*dynamic_axes") as caught:
         signature_of(load(tmp_path).module, {}, Task.TABULAR_CLASSIFICATION)
     assert caught.value.reason == "FixedBatch"
