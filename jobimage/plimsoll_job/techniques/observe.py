@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,8 @@ from plimsoll_job.load.inputs import Arrays
 Batch = tuple[torch.Tensor, ...]
 
 HOST = torch.device("cpu")
+#: What torch's attention projects, in the order of its arguments.
+ATTENTION_INPUTS = ("query", "key", "value")
 #: What torch says of tensors that are not all on one device.
 OTHER_DEVICE = ("same device", "expected device")
 
@@ -46,7 +48,7 @@ class Batches:
 def observe_inputs(
     module: nn.Module, names: Iterable[str], watch: Callable[[str, torch.Tensor], None], batches: Batches
 ) -> None:
-    """Hand the first input of each named layer, at every call of every batch, to `watch`, on the batches' device."""
+    """Hand what `watching` names, at every call of every batch, to `watch`, on the batches' device."""
     with moved(batches.device, module), torch.no_grad(), watching(module, names, watch):
         for batch in batches:
             module(*batch)
@@ -54,18 +56,39 @@ def observe_inputs(
 
 @contextmanager
 def watching(module: nn.Module, names: Iterable[str], watch: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
-    """Hand the input of each of the layers, at each call, to `watch`."""
+    """Hand the first input of each of the layers, at each call, to `watch`.
+
+    Of torch's attention each input has a name of its own, such as `attention.key`.
+    """
     layers = dict(module.named_modules())
 
-    def observe(name: str, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        watch(name, inputs[0].detach())
+    def observe(
+        name: str, place: int, _: nn.Module, inputs: tuple[torch.Tensor, ...], named: Mapping[str, torch.Tensor]
+    ) -> None:
+        given = inputs[place] if place < len(inputs) or not named else named[ATTENTION_INPUTS[place]]
+        watch(name, given.detach())
 
-    hooks = [layers[name].register_forward_pre_hook(partial(observe, name)) for name in names]
+    hooks = []
+    for name in names:
+        owner, place = _watched(layers, name)
+        hooks.append(owner.register_forward_pre_hook(partial(observe, name, place), with_kwargs=True))
+    # Else torch's encoders hand nested tensors to their layers where texts are padded.
+    was_fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(was_fast)
         for handle in hooks:
             handle.remove()
+
+
+def _watched(layers: Mapping[str, nn.Module], name: str) -> tuple[nn.Module, int]:
+    """Return the layer of which the input is, and its place among the arguments."""
+    owner, _, own = name.rpartition(".")
+    if own in ATTENTION_INPUTS and isinstance(layers.get(owner), nn.MultiheadAttention):
+        return layers[owner], ATTENTION_INPUTS.index(own)
+    return layers[name], 0
 
 
 @contextmanager

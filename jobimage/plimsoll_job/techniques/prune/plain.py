@@ -9,17 +9,25 @@ from torch.nn import functional
 from plimsoll_job.figures import is_transposed
 from plimsoll_job.techniques.prune.windows import is_window_attention, plain_window_attention
 
+#: The projections of torch's attention, in the order of its weight.
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
-def put_plain_layers(module: nn.Module) -> None:
+
+def put_plain_layers(module: nn.Module) -> dict[str, tuple[str, ...]]:
     """Put linear layers in the place of those of torch's attention and of GPT-2's transposed ones.
 
     The attention of torchvision's Swin and SwinV2, which reads the weights of its layers, calls them instead.
-    The module answers as before, and the names of the new weights follow from the old ones alone.
+    The module answers as before, and the names of the new weights follow from the old ones alone. Returns the names
+    of the weights that one became, by its name, where they are others.
     """
+    renamed = {}
     for name, layer in list(module.named_modules()):
         if name and _is_hidden(layer):
             parent, _, own = name.rpartition(".")
             setattr(module.get_submodule(parent), own, _plain(layer).train(layer.training))
+            if isinstance(layer, nn.MultiheadAttention):
+                renamed[f"{name}.in_proj_weight"] = tuple(f"{name}.{one}.weight" for one in PROJECTIONS)
+    return renamed
 
 
 def _is_hidden(layer: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from plimsoll_job.figures import CONVOLUTIONS
 from plimsoll_job.techniques.observe import Batches, observe_inputs
 
 
@@ -16,9 +17,9 @@ class InputStatistic:
     Sums are kept, not means of batches: a short last batch weighs by its samples.
     """
 
-    def __init__(self, layer: nn.Module, of: Callable[[torch.Tensor], torch.Tensor] = torch.abs) -> None:
+    def __init__(self, layer: nn.Module | None, of: Callable[[torch.Tensor], torch.Tensor] = torch.abs) -> None:
         self._of = of
-        self._channel_axis = -1 if isinstance(layer, nn.Linear) else 1
+        self._channel_axis = 1 if isinstance(layer, CONVOLUTIONS) else -1
         self._total: torch.Tensor | None = None
         self._count = 0
 
@@ -45,12 +46,12 @@ def is_active(inputs: torch.Tensor) -> torch.Tensor:
 def measure_inputs(
     module: nn.Module, names: Iterable[str], batches: Batches, of: Callable[[torch.Tensor], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return the mean of each channel that enters each of the layers, by name; one that is never called has none."""
+    """Return the mean of each channel of each input that `watching` names; one of a layer never called has none."""
     layers = dict(module.named_modules())
     statistics: dict[str, InputStatistic] = {}
 
     def watch(name: str, inputs: torch.Tensor) -> None:
-        statistics.setdefault(name, InputStatistic(layers[name], of)).add(inputs)
+        statistics.setdefault(name, InputStatistic(layers.get(name), of)).add(inputs)
 
     observe_inputs(module, names, watch, batches)
     return {name: statistic.mean for name, statistic in statistics.items()}

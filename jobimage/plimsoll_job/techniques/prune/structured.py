@@ -39,7 +39,9 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
     assert settings.amount is not None  # noqa: S101 — required by the granularity
     if candidate.sparse and settings.criterion is PruneCriterion.REDUNDANCY:
         raise UserError(f"{bench.spec_field}: zeros of an unstructured prune would be lost in refitted weights")
-    put_plain_layers(candidate.module)
+    renamed = put_plain_layers(candidate.module)
+    sparse = frozenset(name for before in candidate.sparse for name in renamed.get(before, (before,)))
+    candidate = replace(candidate, sparse=sparse)
     course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
     if course.candidate.changes == candidate.changes:
         raise UserError(

@@ -15,13 +15,14 @@ from torch import nn
 
 from plimsoll_api.spec import Allocation, Granularity, Prune, PruneCriterion, Scope
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, count_parameters
+from plimsoll_job.figures import count_parameters
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.record import told_of_turns
 from plimsoll_job.techniques.prune.sensitivity import Scan, scan
 from plimsoll_job.techniques.prune.sparsity import keep_largest_of_all, keep_pattern, keep_share
 from plimsoll_job.techniques.prune.statistics import measure_inputs
+from plimsoll_job.techniques.prune.weights import Weight, other_matrices, weights_of
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 NOTE = (
@@ -29,14 +30,14 @@ NOTE = (
     "stores or computes dense layers any smaller for zeros. Structured pruning makes models smaller and faster."
 )
 
-#: What computes a layer's scores, shaped like its weight, by its name: held at once they would be another model.
+#: What computes the scores of a weight, as [outputs, inputs, …], by its name: held at once they would be another model.
 Scores = dict[str, Callable[[], torch.Tensor]]
-#: The name of each layer with where its weights stay.
+#: The name of each weight with where its weights stay.
 Masks = Iterator[tuple[str, torch.Tensor]]
 
 
 def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
-    """Return the candidate with the least important weights of its convolutions and linear layers set to zero."""
+    """Return the candidate with the least important weights of its layers set to zero."""
     course = take_turns(settings, candidate, bench, partial(_take_turn, settings))
     if course.candidate is candidate:
         raise UserError(
@@ -54,9 +55,9 @@ def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> A
 def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
     """Set to zero what the goal plans, or the pattern says, of the weights, ranked as they are now."""
     module = candidate.module
-    layers = _weighted(module)
-    scores = _score(settings, module, layers, bench)
-    weights = {name: layers[name].get_parameter("weight").detach() for name in scores}
+    found = weights_of(module)
+    scores = _score(settings, module, found, bench)
+    weights = {name: found[name].values for name in scores}
     details: dict[str, Any] = {}
     if settings.granularity is Granularity.N_OF_M:
         masks = _masks_of_pattern(settings, weights, scores, bench)
@@ -64,9 +65,9 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         share = _share_of_weights(goal, module, weights, bench)
         scope = settings.scope or _default_scope(settings)
         if settings.allocation is Allocation.SENSITIVITY:
-            found = _scan_weights(module, layers, scores, scope, bench)
-            scores = {name: partial(_cost, found, name, score, scope) for name, score in scores.items()}
-            scope, details["sensitivity"] = Scope.GLOBAL, found.to_wire()
+            scanned = _scan_weights(module, found, scores, scope, bench)
+            scores = {name: partial(_cost, scanned, name, score, scope) for name, score in scores.items()}
+            scope, details["sensitivity"] = Scope.GLOBAL, scanned.to_wire()
         masks = _masks_of_amount(share, scope, weights, scores)
     zeros, new_zeros, digest = dict[str, int](), 0, hashlib.sha256()
     for name, mask in masks:
@@ -79,54 +80,34 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     if not new_zeros:
         return Turn(candidate, taken)
     return Turn(
-        candidate=replace(candidate, module=module, sparse=candidate.sparse | {f"{name}.weight" for name in zeros}),
+        candidate=replace(
+            candidate, module=module, sparse=candidate.sparse | {found[name].parameter for name in zeros}
+        ),
         taken=taken,
         details={
             "zeros": {name: round(count / weights[name].numel(), 6) for name, count in zeros.items()},
             "maskDigest": f"sha256:{digest.hexdigest()}",
             **details,
         },
-        notes=_left(layers, zeros),
+        notes=_left(module, found, zeros),
     )
 
 
-def _weighted(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the convolutions and linear layers by name, of those that share a weight the first."""
-    found: dict[int, str] = {}
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, WEIGHTED)}
-    for name, layer in layers.items():
-        found.setdefault(id(layer.weight), name)
-    return {name: layers[name] for name in found.values()}
-
-
-def _score(settings: Prune, module: nn.Module, layers: Mapping[str, nn.Module], bench: Bench) -> Scores:
+def _score(settings: Prune, module: nn.Module, weights: Mapping[str, Weight], bench: Bench) -> Scores:
     """Return how much each weight matters: its size, or with Wanda its size times the norm of what it multiplies.
 
     Wanda: Sun et al. 2023, arXiv 2306.11695. A layer that the model reads without calling it has no such score.
     """
     if settings.criterion is PruneCriterion.MAGNITUDE:
-        return {name: partial(_size, layer) for name, layer in layers.items()}
+        return {name: weight.size for name, weight in weights.items()}
     batches = Batches.of(bench.need_calibration(), bench.ranks.device)
-    squares = measure_inputs(module, layers, batches, torch.square)
-    norms = {name: squares[name].sqrt().float() for name in layers if name in squares}
-    return {name: partial(_wanda, layers[name], norm) for name, norm in norms.items()}
-
-
-def _size(layer: nn.Module) -> torch.Tensor:
-    return layer.get_parameter("weight").detach().abs()
-
-
-def _wanda(layer: nn.Module, norms: torch.Tensor) -> torch.Tensor:
-    size = _size(layer)
-    return size * _by_weight(norms.to(size.device), layer)
-
-
-def _by_weight(norms: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    """Return the norms of a layer's input channels, shaped to be multiplied with its weight."""
-    weight = layer.get_parameter("weight")
-    groups = layer.groups if isinstance(layer, CONVOLUTIONS) else 1
-    rows = norms.view(groups, -1).repeat_interleave(len(weight) // groups, dim=0)
-    return rows.view(*rows.shape, *[1] * (weight.ndim - 2))
+    reads = [read for weight in weights.values() for read in weight.reads]
+    squares = measure_inputs(module, reads, batches, torch.square)
+    return {
+        name: partial(weight.wanda, torch.cat([squares[read] for read in weight.reads]).sqrt().float())
+        for name, weight in weights.items()
+        if all(read in squares for read in weight.reads)
+    }
 
 
 def _default_scope(settings: Prune) -> Scope:
@@ -140,23 +121,21 @@ def _in_scope(score: torch.Tensor, scope: Scope) -> torch.Tensor:
     return score.reshape(len(score) if scope is Scope.OUTPUT else 1, -1)
 
 
-def _scan_weights(
-    module: nn.Module, layers: Mapping[str, nn.Module], scores: Scores, scope: Scope, bench: Bench
-) -> Scan:
+def _scan_weights(module: nn.Module, found: Mapping[str, Weight], scores: Scores, scope: Scope, bench: Bench) -> Scan:
     """Return what each layer costs when its weights of the lowest scores are zero."""
 
     @contextmanager
     def silence(names: Sequence[str], share: float) -> Iterator[None]:
-        weights = {name: layers[name].get_parameter("weight") for name in names}
-        kept = {name: weight.detach().clone() for name, weight in weights.items()}
-        with torch.no_grad():
+        # Anew each time: the scan may have moved them.
+        weights = {name: found[name].values for name in names}
+        kept = {name: weight.clone() for name, weight in weights.items()}
+        for name, weight in weights.items():
+            weight.mul_(_keep(scores[name](), scope, share))
+        try:
+            yield
+        finally:
             for name, weight in weights.items():
-                weight.mul_(_keep(scores[name](), scope, share))
-            try:
-                yield
-            finally:
-                for name, weight in weights.items():
-                    weight.copy_(kept[name])
+                weight.copy_(kept[name])
 
     return scan(module, list(scores), silence, bench.need_calibration(), bench.ranks.device)
 
@@ -182,7 +161,7 @@ def _share_of_weights(goal: Goal, module: nn.Module, weights: Mapping[str, torch
     if goal.final * total > count:
         raise UserError(
             f"{bench.spec_field}.amount: {goal.final:.1%} cannot be reached; "
-            f"weights of convolutions and linear layers are {count / total:.1%} of the parameters"
+            f"weights of convolutions, linear layers and attention are {count / total:.1%} of the parameters"
         )
     return goal.planned * total / max(count, 1)
 
@@ -208,11 +187,16 @@ def _masks_of_pattern(settings: Prune, weights: Mapping[str, torch.Tensor], scor
     return ((name, keep_pattern(scores[name](), kept, of)) for name in fits)
 
 
-def _left(layers: Mapping[str, nn.Module], masks: Collection[str]) -> tuple[str, ...]:
-    left = [name for name in layers if name not in masks]
-    if not left:
-        return ()
-    return (
-        "Left whole, since the pattern does not divide what they read or the model reads their weights without calling "
-        f"them: {', '.join(left)}.",
-    )
+def _left(module: nn.Module, weights: Mapping[str, Weight], masks: Collection[str]) -> tuple[str, ...]:
+    left, others = [name for name in weights if name not in masks], other_matrices(module, weights)
+    notes = []
+    if left:
+        notes.append(
+            "Left whole, since the pattern does not divide what they read or the model reads their weights without "
+            f"calling them: {', '.join(left)}."
+        )
+    if others:
+        notes.append(
+            f"Left whole, since they are no weights of convolutions, linear layers or attention: {', '.join(others)}."
+        )
+    return tuple(notes)
