@@ -40,7 +40,7 @@ def set_imports_aside() -> None:
     gc.freeze()
 
 
-def keep_tensors_apart() -> None:
+def keep_tensors_apart(tensor_bytes: int = TENSOR_BYTES) -> None:
     """Have the C library take the memory of each large tensor from the kernel, and give it back when that is freed.
 
     By default it does so above the largest that was freed so far, up to 32 MiB: weights of that size then leave holes,
@@ -48,9 +48,9 @@ def keep_tensors_apart() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, TENSOR_BYTES)
+        mallopt(_MMAP_THRESHOLD, tensor_bytes)
         # Twice the other, as by default; now it would be 128 KiB, and a training step take a sixth longer.
-        mallopt(_TRIM_THRESHOLD, 2 * TENSOR_BYTES)
+        mallopt(_TRIM_THRESHOLD, 2 * tensor_bytes)
 
 
 def give_back() -> None:

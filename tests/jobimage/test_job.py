@@ -63,7 +63,7 @@ def test_two_fresh_processes_give_the_same_artifact_even_when_one_is_killed_betw
     assert min(epochs_told(first.log)) == 1
     assert min(epochs_told(again.log)) > epoch
     left = next((disturbed.directory / "out").glob("wine/work/*"))
-    assert {path.name for path in left.iterdir()} == {"done.json", "peak-memory-0.json"}
+    assert {path.name for path in left.iterdir()} == {"done.json", "inputs.json", "peak-memory-0.json"}
 
     request = claims.request(first.summary.baseline, first.summary.candidate)  # type: ignore[arg-type]
     measured = run(claims, "evaluate", request)

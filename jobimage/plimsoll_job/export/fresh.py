@@ -18,6 +18,9 @@ from plimsoll_job.memory import keep_tensors_apart, peak_memory_bytes
 
 #: The array of OUTPUTS that is no answer. Not printed: a library may print too, also at exit.
 PEAK_MEMORY_BYTES = "peak_memory_bytes"
+#: From here on a weight counts as large: of a transformer most are smaller than a tensor that is large in training, and
+#: what the kernel takes to give memory for each is nothing where a model answers once.
+WEIGHT_BYTES = 512 << 10
 
 Arrays = dict[str, NDArray[Any]]
 Answer = Callable[[Arrays], NDArray[Any]]
@@ -65,7 +68,7 @@ OPENERS = {"Onnx": open_onnx, "TorchExport": open_torch_export, "HuggingFace": o
 
 def main() -> None:
     """Answer every batch."""
-    keep_tensors_apart()
+    keep_tensors_apart(WEIGHT_BYTES)
     kind, path, task, inputs, outputs = sys.argv[1:]
     answer = OPENERS[kind](Path(path), task)
     batches: dict[str, Arrays] = {}
