@@ -41,6 +41,15 @@ class Tensor(Model):
     shape: list[int | None] = Field(description="Its dimensions; null where the batch is.")
 
 
+class Leftover(Model):
+    """What a step left as it was: whole, dense or float."""
+
+    layer: str = Field(description="The module, or the node of the graph.")
+    kind: str = Field(description="What it is, such as LSTM, ConvTranspose or attention.")
+    share: float = Field(ge=0, le=1, description="Its share of the bytes of all weights.")
+    reason: str = Field(description="Why the step left it.")
+
+
 class StepRecord(Model):
     """What one step did."""
 
@@ -57,6 +66,7 @@ class StepRecord(Model):
     details: dict[str, Any] = Field(
         default={}, description="What the technique tells of itself: layers, losses, ranges."
     )
+    left: list[Leftover] = Field(default=[], description="What it could not reach, the largest first.")
     notes: list[str] = Field(default=[], description="Sentences a person should read.")
 
 

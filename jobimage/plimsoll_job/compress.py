@@ -176,6 +176,7 @@ def take_step(
         macs_before=before.macs,
         macs_after=after.macs,
         details=dict(applied.details),
+        left=sorted(applied.left, key=lambda one: -one.share),
         notes=list(applied.notes),
     )
 

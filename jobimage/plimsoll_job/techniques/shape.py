@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.sources import Architecture, Task
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
@@ -141,4 +142,5 @@ class Applied:
     candidate: Candidate
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left: tuple[Leftover, ...] = ()
     may_stay: bool = False
