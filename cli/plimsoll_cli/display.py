@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from plimsoll_api import figures
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.report import Progress, Report
 from plimsoll_api.summary import QUALITY_METRICS, summarize
 from plimsoll_api.tasks import quality_of
@@ -36,6 +37,11 @@ LABELS = {
     "latency_p95": "latency p95 (s)",
     "throughput": "throughput (samples/s)",
 }
+
+
+#: What a step left as it was is shown from this share of the bytes on, by reasons and kinds of layers.
+LARGE_SHARE = 0.05
+MOST_NAMES = 3
 
 
 class Display:
@@ -91,6 +97,8 @@ class Display:
         self._console.print(_figures(report))
         if len(report.steps) > 1:
             self._console.print(_steps(report))
+        for line in _left(report):
+            self._console.print(line, style="yellow", markup=False, soft_wrap=True)
         for note in report.notes:
             self._console.print(note, style="yellow", markup=False, soft_wrap=True)
         self._console.print(_checks(judgement))
@@ -144,6 +152,21 @@ def _steps(report: Report) -> Table:
             figures.ratio(step.latency.ratio),
         )
     return table
+
+
+def _left(report: Report) -> Iterator[str]:
+    """Yield a sentence for each reason for which a step left a large share of the bytes as it was."""
+    for step in report.lineage.steps if report.lineage else ():
+        by_reason: dict[tuple[str, str], list[Leftover]] = {}
+        for one in step.left:
+            by_reason.setdefault((one.kind, one.reason), []).append(one)
+        for (kind, reason), rows in by_reason.items():
+            share = min(1.0, sum(one.share for one in rows))
+            if share > LARGE_SHARE:
+                names = ", ".join(one.layer for one in rows[:MOST_NAMES])
+                others = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
+                bytes_left = f"{figures.percent(share, 1)} of the bytes"
+                yield f"{step.technique} left {bytes_left} as they were: {names}{others} ({kind}): {reason}."
 
 
 def _quality(name: str, value: float | None) -> str:

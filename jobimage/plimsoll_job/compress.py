@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from plimsoll_api.artifact import ArtifactRef, Lineage, StepRecord
+from plimsoll_api.artifact import ArtifactRef, Leftover, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_api.spec import OutputFormat
@@ -28,8 +28,9 @@ from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
 from plimsoll_job.room import check_room
 from plimsoll_job.techniques import quantize
-from plimsoll_job.techniques.shape import Bench, Candidate
-from plimsoll_job.techniques.table import TECHNIQUES, technique_of
+from plimsoll_job.techniques.left import Held, held_by_layer, left_in_module
+from plimsoll_job.techniques.shape import Applied, Bench, Candidate
+from plimsoll_job.techniques.table import REDUCING, TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
 
 #: A training step takes about as long as this many others, for the progress that people see.
@@ -148,6 +149,7 @@ def take_step(
     bench = replace(bench, announce=partial(bench.ranks.announce, index))
     reporter.report(technique, 0)
     fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)
+    held = held_by_layer(candidate.module)
     # A prune step announces each training between its iterations itself.
     if step.trains and step.prune is None:
         bench.announce()
@@ -176,9 +178,17 @@ def take_step(
         macs_before=before.macs,
         macs_after=after.macs,
         details=dict(applied.details),
-        left=sorted(applied.left, key=lambda one: -one.share),
+        left=left_by(technique, held, applied),
         notes=list(applied.notes),
     )
+
+
+def left_by(technique: str, before: Mapping[str, Held], applied: Applied) -> list[Leftover]:
+    """Return what the step left as it was, the largest first; of a graph the technique has compared it itself."""
+    if technique not in REDUCING or applied.candidate.graph is not None or applied.may_stay:
+        return list(applied.left)
+    after = held_by_layer(applied.candidate.module)
+    return left_in_module(before, after, applied.left, applied.reached, f"{technique} knows no way to change it")
 
 
 def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, reporter: Reporter) -> Bench:

@@ -51,3 +51,29 @@ def test_notes_of_the_report_are_shown() -> None:
     Display("job", shown).result(measured, judge(measured, GATES))
     assert isinstance(shown.file, StringIO)
     assert note in shown.file.getvalue().splitlines()
+
+
+def test_what_a_step_left_is_shown_by_reasons_where_it_is_much() -> None:
+    def left(layer: str, kind: str, share: float, reason: str) -> dict[str, object]:
+        return {"layer": layer, "kind": kind, "share": share, "reason": reason}
+
+    record = {
+        "technique": "prune",
+        "settings": {},
+        **{f"{name}_{when}": 1 for name in ("parameters", "macs") for when in ("before", "after")},
+        "nonzero_after": 1,
+        "left": [
+            left("lstm", "LSTM", 0.5, "its units are unknown"),
+            *(left(f"cell{number}", "GRUCell", 0.04, "it is called in a loop") for number in range(5)),
+            left("head", "Linear", 0.04, "it is the last"),
+        ],
+    }
+    lineage = {"source_digest": DIGESTS["baseline"], "architecture": "one", "steps": [record]}
+    measured = report(lineage=lineage)
+    shown = Console(file=StringIO(), width=60)
+    Display("job", shown).result(measured, judge(measured, GATES))
+    assert isinstance(shown.file, StringIO)
+    assert [line for line in shown.file.getvalue().splitlines() if "bytes as they were" in line] == [
+        "prune left 50% of the bytes as they were: lstm (LSTM): its units are unknown.",
+        "prune left 20% of the bytes as they were: cell0, cell1, cell2 and 2 more (GRUCell): it is called in a loop.",
+    ]

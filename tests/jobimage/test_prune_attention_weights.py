@@ -93,7 +93,7 @@ def test_a_pattern_holds_along_the_inputs_of_every_projection(name: str, criteri
         expected.add(IN_PROJ)
         if criterion is WANDA:
             expected.remove(f"{OUT_PROJ}.weight")
-            assert any(f"without calling them: {OUT_PROJ}." in note for note in done.notes)
+            assert any("without calling it" in one.reason for one in done.left if one.layer == OUT_PROJ)
     assert done.candidate.sparse == expected
     assert len(expected) == (9 if name == "gpt2" else 5 - (criterion is WANDA))
     for one in expected:
@@ -129,8 +129,9 @@ def test_a_scan_leaves_what_it_silenced_as_it_was() -> None:
 
 def test_what_is_neither_layer_nor_attention_is_named() -> None:
     module, signature = built("gpt2")
-    (note,) = pruned(module, signature, **MAGNITUDE, **PATTERN).notes[1:]
-    assert note.endswith("attention: inner.transformer.wte.weight, inner.transformer.wpe.weight.")
+    left = pruned(module, signature, **MAGNITUDE, **PATTERN).left
+    assert [one.layer for one in left] == ["inner.transformer.wte", "inner.transformer.wpe"]
+    assert {one.kind for one in left} == {"Embedding"}
 
 
 @pytest.mark.parametrize("width", [32, 16])

@@ -109,8 +109,8 @@ def test_a_pattern_holds_everywhere_it_fits(pattern: str, kept: int, of: int, cr
     for name in done.candidate.sparse:
         weight = done.candidate.module.get_parameter(name).movedim(1, -1).reshape(-1, of)
         assert ((weight != 0).sum(dim=1) == kept).all()
-    assert "does not divide what they read" in done.notes[1]
-    assert "body.0" in done.notes[1]
+    assert [one.layer for one in done.left] == ["body.0"]
+    assert "does not divide what it reads" in done.left[0].reason
     assert "latency stay as they are" in done.notes[0]
 
 

@@ -137,10 +137,15 @@ class Bench:
 
 @dataclass(frozen=True)
 class Applied:
-    """What a technique made, and what it tells of itself; `may_stay` where it decided to leave the model as it is."""
+    """What a technique made, and what it tells of itself; `may_stay` where it decided to leave the model as it is.
+
+    `left` has what it could not change and why, `reached` the names of layers, or of their weights, that it could have
+    changed. What it neither changed nor could have is told as left in any case, with the shares that all have.
+    """
 
     candidate: Candidate
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left: tuple[Leftover, ...] = ()
+    reached: frozenset[str] = frozenset()
     may_stay: bool = False

@@ -19,6 +19,9 @@ TECHNIQUES: dict[str, Technique] = {
     "quantize": quantize.apply,
 }
 
+#: Those that make weights fewer or smaller: what they leave as it was is told.
+REDUCING = frozenset({"prune", "factorize", "quantize"})
+
 #: What the other processes under torchrun do of a step that they are told of: of a prune step, what it trains.
 BESIDE: dict[str, Technique] = {**TECHNIQUES, "prune": recover_beside}
 

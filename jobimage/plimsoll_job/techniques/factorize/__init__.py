@@ -18,6 +18,7 @@ from plimsoll_job.techniques.factorize.layers import Target, find_targets
 from plimsoll_job.techniques.factorize.ranks import Choice, Frontier, energy_for, frontier_of
 from plimsoll_job.techniques.factorize.split import set_weights, split
 from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
+from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.moments import bundled
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Split
@@ -58,15 +59,17 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
         check_runs(factorized, signature, module(*example_of(signature)).shape, bench.spec_field, "NotFactorizable")
     share = 1 - count_parameters(factorized) / count_parameters(module)
     bench.reporter.report("factorize", 1, f"{share:.1%} of the parameters are gone")
+    left |= {f.target.name: _why_left(f, energy) for f in frontiers if chosen[f.target.name] is None}
     return Applied(
         candidate=replace(candidate, module=factorized, changes=(*candidate.changes, *splits)),
         details={
             "share": round(share, 6),
             "leastEnergy": round(energy, 6),
             "layers": [_gain(frontier, choice) for frontier in frontiers if (choice := chosen[frontier.target.name])],
-            "left": left | {f.target.name: _why_left(f, energy) for f in frontiers if chosen[f.target.name] is None},
+            "left": left,
         },
         notes=_notes(settings, share),
+        left=tuple(leave(name, type(module.get_submodule(name)).__name__, why) for name, why in left.items()),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.spec import Distill, Prune, Recovery
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
 from plimsoll_job.errors import TransientError
@@ -62,16 +63,23 @@ class Turn:
     taken: float
     details: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left: tuple[Leftover, ...] = ()
+    reached: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Course:
-    """Iterations that are finished: the candidate after them, the share that all took, what each tells of itself."""
+    """Iterations that are finished: the candidate after them, the share that all took, what each tells of itself.
+
+    What is left is what the last of them could not change, what was reached what any of them could.
+    """
 
     candidate: Candidate
     taken: float = 0.0
     records: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    left: tuple[Leftover, ...] = ()
+    reached: frozenset[str] = frozenset()
 
 
 def planned_share(amount: float, iteration: int, iterations: int) -> float:
@@ -107,7 +115,7 @@ def take_turns(
             after, notes = recovered.candidate, (*notes, *recovered.notes)
             record["recovery"] = {name: recovered.details[name] for name in TOLD}
         notes = tuple(dict.fromkeys((*course.notes, *notes)))
-        course = Course(after, turn.taken, (*course.records, record), notes)
+        course = Course(after, turn.taken, (*course.records, record), notes, turn.left, course.reached | turn.reached)
         if kept and recovers:
             kept.save(_checkpoint(course, skip=len(candidate.changes)))
             # Else the recoveries of all iterations would lie there side by side.
@@ -162,6 +170,8 @@ def _checkpoint(course: Course, skip: int) -> Checkpoint:
         "taken": course.taken,
         "records": list(course.records),
         "notes": list(course.notes),
+        "left": [one.to_wire() for one in course.left],
+        "reached": sorted(course.reached),
     }
     return Checkpoint(len(course.records), course.candidate.module.state_dict(), facts)
 
@@ -187,6 +197,8 @@ def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course | N
         newest.facts["taken"],
         tuple(newest.facts["records"]),
         tuple(newest.facts["notes"]),
+        tuple(Leftover.model_validate(one) for one in newest.facts["left"]),
+        frozenset(newest.facts["reached"]),
     )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.model import canonical_json, digest_of
+from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.prune.compensation import Refitted
 from plimsoll_job.techniques.prune.coupling import ChannelGroup
 from plimsoll_job.techniques.prune.grouped import is_grouped
@@ -87,6 +89,17 @@ def notes_on_cuts(module: nn.Module, groups: Sequence[ChannelGroup], left: Seque
     if left:
         notes.append(f"Left whole, since the model does not answer rightly without single channels: {', '.join(left)}.")
     return tuple(notes)
+
+
+def left_whole(module: nn.Module, roots: Sequence[str]) -> tuple[Leftover, ...]:
+    """Return the layers whose channels turned out not to be removable."""
+    why = "the model does not answer rightly without single channels of it"
+    return tuple(leave(root, type(module.get_submodule(root)).__name__, why) for root in roots)
+
+
+def reached_by(groups: Sequence[ChannelGroup]) -> frozenset[str]:
+    """Return the names of the layers that could have lost channels."""
+    return frozenset(one.name for group in groups for one in (*group.producers, *group.consumers, *group.others))
 
 
 def told_of_turns(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -24,9 +24,11 @@ from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
     gone_by_layer,
+    left_whole,
     notes_on_amount,
     notes_on_cuts,
     notes_on_data,
+    reached_by,
     told_of_turns,
     units_by_layer,
 )
@@ -52,6 +54,8 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
         candidate=course.candidate,
         details={"share": round(course.taken, 6), "of": settings.of.value, **told_of_turns(course.records)},
         notes=(*notes_on_amount(settings.amount.value, course.taken), *course.notes),
+        left=course.left,
+        reached=course.reached,
     )
 
 
@@ -70,8 +74,9 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
     turn = 1 + max((one.turn for one in candidate.changes if isinstance(one, Cut)), default=-1)
     cuts = tuple(replace(one, turn=turn) for one in done.selection.cuts)
+    left, reached = left_whole(module, done.left), reached_by(done.groups)
     if not cuts:
-        return Turn(candidate, goal.taken)
+        return Turn(candidate, goal.taken, left=left, reached=reached)
     notes = notes_on_cuts(module, done.groups, done.left)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
@@ -89,6 +94,8 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
             **details,
         },
         notes=notes,
+        left=left,
+        reached=reached,
     )
 
 

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.spec import Allocation, Granularity, Prune, PruneCriterion, Scope
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters
+from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.record import told_of_turns
@@ -49,6 +51,8 @@ def prune_unstructured(settings: Prune, candidate: Candidate, bench: Bench) -> A
         candidate=course.candidate,
         details={"share": round(course.taken, 6), **told_of_turns(course.records)},
         notes=(NOTE, *course.notes),
+        left=course.left,
+        reached=course.reached,
     )
 
 
@@ -89,7 +93,8 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
             "maskDigest": f"sha256:{digest.hexdigest()}",
             **details,
         },
-        notes=_left(module, found, zeros),
+        left=_left(module, found, zeros),
+        reached=frozenset(zeros),
     )
 
 
@@ -187,16 +192,14 @@ def _masks_of_pattern(settings: Prune, weights: Mapping[str, torch.Tensor], scor
     return ((name, keep_pattern(scores[name](), kept, of)) for name in fits)
 
 
-def _left(module: nn.Module, weights: Mapping[str, Weight], masks: Collection[str]) -> tuple[str, ...]:
-    left, others = [name for name in weights if name not in masks], other_matrices(module, weights)
-    notes = []
-    if left:
-        notes.append(
-            "Left whole, since the pattern does not divide what they read or the model reads their weights without "
-            f"calling them: {', '.join(left)}."
-        )
-    if others:
-        notes.append(
-            f"Left whole, since they are no weights of convolutions, linear layers or attention: {', '.join(others)}."
-        )
-    return tuple(notes)
+def _left(module: nn.Module, weights: Mapping[str, Weight], masks: Collection[str]) -> tuple[Leftover, ...]:
+    """Return why layers stay dense that are, or have, no weights among which zeros are set."""
+    unfit = "the pattern does not divide what it reads, or the model reads its weight without calling it"
+    unknown = "it is no weight of a convolution, a linear layer or attention"
+    owners = {weight.parameter.rpartition(".")[0] for name, weight in weights.items() if name in masks}
+    found = {
+        owner: unfit for weight in weights.values() if (owner := weight.parameter.rpartition(".")[0]) not in owners
+    }
+    others = (name.rpartition(".")[0] for name in other_matrices(module, weights))
+    found = {owner: unknown for owner in others if owner not in owners} | found
+    return tuple(leave(name, type(module.get_submodule(name)).__name__, why) for name, why in found.items())

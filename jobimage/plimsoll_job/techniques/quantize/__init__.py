@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection
 from dataclasses import replace
 
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme, QuantizeTraining
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.quantize.auto import measure, smallest
@@ -66,6 +67,7 @@ def _applied(candidate: Candidate, quantized: Quantized) -> Applied:
         candidate=replace(candidate, graph=quantized.graph, zero_weights=quantized.zero_weights),
         details=quantized.details,
         notes=quantized.notes,
+        left=quantized.left,
     )
 
 
@@ -89,5 +91,6 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
         candidate=candidate,
         details={"scheme": "Float32", "floatBytes": start.size_bytes, "bytes": start.size_bytes, "table": table},
         notes=(why, CHOSEN_BY_TIME),
+        left=(Leftover(layer="the model", kind="model", share=1, reason=why),),
         may_stay=True,
     )

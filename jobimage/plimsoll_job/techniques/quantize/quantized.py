@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from plimsoll_api.artifact import Leftover
 from plimsoll_api.spec import Compute, Exclusion, QuantizeScheme
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import strip
@@ -18,6 +19,7 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.memory import give_back
 from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.sessions import open_frugally, open_restoring, open_served, open_session, serving_gpu
+from plimsoll_job.techniques.left import left_in_graph
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.layers import (
@@ -75,6 +77,7 @@ class Quantized:
     fidelity: Fidelity | None
     details: Mapping[str, Any]
     notes: tuple[str, ...]
+    left: tuple[Leftover, ...]
 
 
 def quantize(
@@ -101,6 +104,7 @@ def quantize(
     taken = {layer.node for layer in chosen.layers}
     kept |= {layer.node: f"kept for exclude.maxError of {limit}" for layer in able if layer.node not in taken}
     quantized = make(chosen.layers)
+    left = left_in_graph(model.lean(), quantized, *_told_of_layers(model, kept), f"{name} leaves it in float")
     types, inputs = stored_types(quantized, model.layers), input_ranges(quantized, chosen.layers)
     if all(types[node] == FLOAT for node in taken):
         raise UserError(f"{spec_field}: every layer kept float weights", reason="NotQuantizable")
@@ -138,7 +142,14 @@ def quantize(
             ],
         },
         notes=_notes(model, types, exclude.layers if exclude else []),
+        left=tuple(left),
     )
+
+
+def _told_of_layers(model: FloatModel, kept: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names of the layers and why each stays float if it does, by their nodes."""
+    refused = {layer.node: f"ONNX Runtime did not quantize this {layer.operator}" for layer in model.layers}
+    return {layer.node: layer.name for layer in model.layers}, refused | dict(kept)
 
 
 def able_layers(
