@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -19,6 +20,13 @@ SENTENCE_FILE = "sentence_bert_config.json"
 TEXT_FILES = (TOKENIZER_FILE, SENTENCE_FILE)
 #: What was done to the structure of the model as given, in order, whole: enough to do it again.
 CHANGES_FILE = "changes.json"
+
+
+class ProcessorFeature(StrEnum):
+    """What a processor must do for an artifact to answer on it as it was made to."""
+
+    #: Sums of 8-bit products that do not saturate on the way: x86-64 with AVX512-VNNI or AVX-VNNI, and every arm64.
+    VNNI = "Vnni"
 
 
 class ArtifactFile(Model):
@@ -93,6 +101,12 @@ class ArtifactManifest(Model):
     parameters: int = Field(description="Parameters of the model in the artifact.")
     nonzero_parameters: int = Field(description="Those that are not zero.")
     macs: int = Field(description="Multiply-accumulates of one sample.")
+    requires: list[ProcessorFeature] = Field(
+        default=[],
+        description="What a processor must have to answer with the ONNX model as it was made to. Vnni: sums of 8-bit "
+        "products that do not saturate, as on x86-64 with AVX512-VNNI or AVX-VNNI, and on every arm64. Nothing: it "
+        "answers alike on each.",
+    )
     lineage: Lineage = Field(description="Where it comes from.")
 
     @property

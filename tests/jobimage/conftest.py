@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 from tests.jobimage.claims import Claims, prepare_wine
+from tests.jobimage.haswell import Haswell, Serve, here, why_not
 
 from plimsoll_job.compress import make_deterministic
 from plimsoll_job.load.store import Store
@@ -47,3 +48,20 @@ def claims(wine_source: Path, tmp_path: Path) -> Claims:
 @pytest.fixture
 def store(claims: Claims) -> Store:
     return Store(claims=claims.directory)
+
+
+@pytest.fixture(scope="session")
+def haswell() -> Iterator[Haswell]:
+    """A processor without VNNI, whatever this machine has."""
+    if why := why_not():
+        pytest.skip(why)
+    processor = Haswell()
+    yield processor
+    processor.close()
+
+
+@pytest.fixture(params=["here", "Haswell"])
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """Answers of a graph on this machine's processor, and on one without VNNI: each test that asks runs on both."""
+    on_haswell: Serve = here if request.param == "here" else request.getfixturevalue("haswell")
+    return on_haswell

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 from plimsoll_api.report import Environment
 from plimsoll_job.cores import core_count
 from plimsoll_job.gpu import gpu_names
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.packages import SERVING_RUNTIME, package_versions
+from plimsoll_job.processor import processor_name
 from plimsoll_job.sessions import serving_gpu
 
 PACKAGES = ("plimsoll", *SERVING_RUNTIME, "numpy")
@@ -18,7 +18,7 @@ PACKAGES = ("plimsoll", *SERVING_RUNTIME, "numpy")
 def describe_environment(threads: int) -> Environment:
     """Return the machine, the software, and the most memory this pod has held."""
     return Environment(
-        processor=_processor(),
+        processor=processor_name(),
         gpu=serving_gpu(),
         cores=core_count(),
         threads=threads,
@@ -35,12 +35,3 @@ def idle_gpu_notes() -> list[str]:
         f"The pod has a GPU, {gpu_names()[0]}, and the ONNX Runtime of its image computes on processors only: the "
         "times are those of the processor."
     ]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -17,6 +17,7 @@ from plimsoll_api.artifact import (
 )
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import opset, signature
+from plimsoll_job.export.integers import required_features
 from plimsoll_job.export.lean import read_lean
 from plimsoll_job.export.reload import DIRECTORY, TORCH_FILE
 from plimsoll_job.figures import ModuleFigures
@@ -31,10 +32,10 @@ BESIDE = frozenset({TORCH_FILE, CHANGES_FILE})
 
 def build_manifest(directory: Path, figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
     """Return the manifest of the directory's model and what lies beside it; nothing tells when or where it was made."""
-    model = read_lean(directory / MODEL_FILE).proto
-    inputs, outputs = signature(model)
+    model = read_lean(directory / MODEL_FILE)
+    inputs, outputs = signature(model.proto)
     return ArtifactManifest(
-        opset=opset(model),
+        opset=opset(model.proto),
         files=[
             ArtifactFile(
                 path=path,
@@ -50,6 +51,7 @@ def build_manifest(directory: Path, figures: ModuleFigures, lineage: Lineage) ->
         parameters=figures.parameters,
         nonzero_parameters=figures.nonzero,
         macs=figures.macs,
+        requires=required_features(model),
         lineage=lineage,
     )
 
