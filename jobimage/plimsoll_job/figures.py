@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from plimsoll_job.load.architectures.graph import GraphModule
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
-#: Samples of an example: two, so that what mixes them shows.
-BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,11 @@ def macs_by_layer(module: nn.Module, signature: Signature) -> dict[str, int]:
     if isinstance(module, GraphModule):
         return module.macs_by_layer(example_of(signature, 1))
     macs: dict[str, int] = {}
+    example = example_of(signature)
 
     def add(name: str, layer: nn.Module, _: object, output: torch.Tensor) -> None:
         weight = layer.get_parameter("weight")
-        outputs = output.numel() // BATCH
+        outputs = output.numel() // len(example[0])
         width = weight.shape[1] if is_transposed(layer) else weight.shape[0]
         macs[name] = macs.get(name, 0) + outputs * (weight.numel() // width)
 
@@ -89,19 +89,8 @@ def macs_by_layer(module: nn.Module, signature: Signature) -> dict[str, int]:
     hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers]
     try:
         with torch.no_grad():
-            module(*example_of(signature, BATCH))
+            module(*example)
     finally:
         for hook in hooks:
             hook.remove()
     return macs
-
-
-def example_of(signature: Signature, batch: int = BATCH) -> tuple[torch.Tensor, ...]:
-    """Return a batch of random inputs, always the same for one signature: normal, or whole numbers of their range."""
-    chance = torch.Generator().manual_seed(0)
-    return tuple(
-        torch.randn((batch, *one.shape), generator=chance)
-        if one.dtype == "float32"
-        else torch.randint(one.values, (batch, *one.shape), generator=chance, dtype=getattr(torch, one.dtype))
-        for one in signature
-    )

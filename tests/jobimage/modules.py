@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
+
+from plimsoll_job.load.data import Samples
 
 
 class Residual(nn.Module):
@@ -209,3 +212,29 @@ class Tagger(nn.Module):
         before = nn.functional.pad(words, (0, 0, 1, 0))[:, :-1]
         logits: torch.Tensor = self.layers(torch.cat([before, words], dim=2))
         return logits
+
+
+class Codes(nn.Module):
+    """Three classes from a price, a weight, a code of the shop and one of the product, all of them floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shop, self.product = nn.Embedding(50, 8), nn.Embedding(200, 12)
+        self.head = nn.Sequential(nn.Linear(22, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        shop, product = rows[:, 2:].long().unbind(1)
+        logits: torch.Tensor = self.head(torch.cat([rows[:, :2], self.shop(shop), self.product(product)], dim=1))
+        return logits
+
+    @staticmethod
+    def samples(count: int) -> Samples:
+        """Return as many rows."""
+        chance = np.random.default_rng(0)
+        columns = [*chance.normal(size=(2, count)), chance.integers(0, 50, count), chance.integers(0, 200, count)]
+        return Samples({"inputs": np.stack(columns, axis=1).astype(np.float32)}, None, "")
+
+
+def codes() -> nn.Module:
+    torch.manual_seed(0)
+    return Codes()

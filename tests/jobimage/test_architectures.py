@@ -19,8 +19,9 @@ from plimsoll_api.plan import Plan
 from plimsoll_api.spec import Architecture, Factorize, FactorizeMethod, ModelSource, NamedArchitecture, Prune
 from plimsoll_job.compress import compress
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.architectures.named import TORCHVISION_TRAINING_HEADS, build_timm, build_torchvision
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.load.model import load_model
 from plimsoll_job.load.store import Store

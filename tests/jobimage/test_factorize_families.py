@@ -9,7 +9,8 @@ from tests.jobimage.bench import bench_of
 from torch import nn
 
 from plimsoll_api.spec import Factorize, FactorizeMethod
-from plimsoll_job.figures import count, example_of, is_transposed
+from plimsoll_job.figures import count, is_transposed
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.techniques import factorize
 from plimsoll_job.techniques.factorize.layers import as_linear
 from plimsoll_job.techniques.factorize.split import set_weights, smaller_layers

@@ -20,8 +20,9 @@ from torch import nn
 from plimsoll_api.spec import Factorize, FactorizeMethod, Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import signature
-from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.data import Samples, taken_by
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Input, Signature
 from plimsoll_job.load.signature import input_names, signature_of
 from plimsoll_job.techniques import factorize

@@ -9,9 +9,10 @@ from tests.jobimage.exported import export_bytes
 from torch import nn
 
 from plimsoll_job.export.graph import signature
-from plimsoll_job.figures import count, example_of
+from plimsoll_job.figures import count
 from plimsoll_job.load import data
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Input
 from plimsoll_job.techniques.observe import Batches, observe_inputs
 

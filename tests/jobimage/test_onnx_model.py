@@ -20,8 +20,9 @@ from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_api.sources import Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import signature
-from plimsoll_job.figures import count, example_of
+from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.load.signature import signature_of
 

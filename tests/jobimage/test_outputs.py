@@ -25,7 +25,7 @@ from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export import reload
 from plimsoll_job.export.outputs import torch_export, write_outputs
 from plimsoll_job.export.reload import check_reload, difference, expected_answers, largest_of
-from plimsoll_job.figures import example_of
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.store import Store

@@ -21,7 +21,8 @@ from torchvision.models.swin_transformer import (
 )
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.figures import count_parameters
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.prune.attention import find_attentions

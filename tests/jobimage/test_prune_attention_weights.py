@@ -15,8 +15,9 @@ from tests.jobimage.test_prune_attention import Encoder
 from torch import nn
 
 from plimsoll_api.spec import Distill, Prune
-from plimsoll_job.figures import count_parameters, example_of, is_transposed
+from plimsoll_job.figures import count_parameters, is_transposed
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature, single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.techniques import distill, prune

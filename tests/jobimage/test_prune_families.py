@@ -10,8 +10,9 @@ from tests.jobimage.exported import export_bytes
 from torch import nn
 
 from plimsoll_api.spec import Prune
-from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.data import Samples
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques import prune
 from plimsoll_job.techniques.prune.attention import find_attentions

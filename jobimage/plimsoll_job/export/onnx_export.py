@@ -21,8 +21,8 @@ from plimsoll_job.export.graph import rename, strip
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.export.pooling import any_pooling
 from plimsoll_job.export.reload import difference, largest_of
-from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.graph import GraphModule
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.sessions import open_frugally
 

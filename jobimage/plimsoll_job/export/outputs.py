@@ -20,9 +20,9 @@ from plimsoll_job.checkpoints import tensor_writer
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import export_onnx
 from plimsoll_job.export.reload import DIRECTORY, TORCH_FILE, check_reload, expected_answers
-from plimsoll_job.figures import example_of
 from plimsoll_job.load.architectures.wrapped import PREFIX
 from plimsoll_job.load.directory import CONFIG_FILE
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.weights import WEIGHTS_FILE

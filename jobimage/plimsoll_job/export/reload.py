@@ -17,7 +17,7 @@ from plimsoll_api.artifact import MODEL_FILE
 from plimsoll_api.sources import OutputFormat
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export.fresh import PEAK_MEMORY_BYTES
-from plimsoll_job.figures import example_of
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import count_beside, give_back
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ class Input:
     """One input: its name in the artifact, the shape of one sample, NumPy's name of its element type.
 
     An input of integers takes those from 0 to below `values`. With `any_length` the first dimension of a sample,
-    the number of its tokens, may be another one at each call.
+    the number of its tokens, may be another one at each call. `samples` are some of the job's own, [n, *shape], the
+    same ones in each input of a model; none where the job gives no data.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Input:
     dtype: str = "float32"
     values: int = 1
     any_length: bool = False
+    samples: NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
 
 #: All inputs of a model, in the order of the arguments of its module.

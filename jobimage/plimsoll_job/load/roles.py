@@ -10,7 +10,7 @@ from torch import nn
 
 from plimsoll_api.spec import Architecture, ModelSource
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import example_of
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, build_module, load_model
 from plimsoll_job.load.store import Store

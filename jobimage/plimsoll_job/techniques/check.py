@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import example_of
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 
 

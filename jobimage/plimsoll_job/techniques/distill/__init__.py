@@ -11,8 +11,9 @@ import torch
 
 from plimsoll_api.spec import Architecture, Distill
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count, example_of
+from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples, check_classes
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.roles import build_student
 from plimsoll_job.load.text import ATTENTION_MASK
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of

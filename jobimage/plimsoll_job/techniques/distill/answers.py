@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from plimsoll_job.figures import CONVOLUTIONS, example_of
+from plimsoll_job.figures import CONVOLUTIONS
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 
 #: Layers whose answers have the width before the positions, where these are in one row as those of a sequence are.
@@ -110,13 +111,13 @@ def _innermost(module: nn.Module) -> list[str]:
 
 
 def _shapes(module: nn.Module, signature: Signature, names: Collection[str]) -> tuple[list[Hidden], torch.Size]:
-    batch = 2
+    example = example_of(signature)
     with listening(module, {*_innermost(module), *names}) as heard, torch.no_grad():
-        output = module(*example_of(signature, batch))
+        output = module(*example)
     found: list[Hidden] = []
     first: dict[tuple[int, ...], bool] = {}
     for name, tensor in heard.items():
-        if tensor.ndim > 1 and len(tensor) == batch and tensor.is_floating_point():
+        if tensor.ndim > 1 and len(tensor) == len(example[0]) and tensor.is_floating_point():
             shape = tuple(tensor.shape[1:])
             first[shape] = _has_width_first(module.get_submodule(name), shape, first)
             found.append(Hidden(name, shape, first[shape]))

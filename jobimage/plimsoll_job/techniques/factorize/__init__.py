@@ -11,7 +11,8 @@ from torch import nn
 
 from plimsoll_api.spec import Factorize, FactorizeMethod
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count_parameters, example_of
+from plimsoll_job.figures import count_parameters
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.techniques.check import check_runs
 from plimsoll_job.techniques.factorize.decompose import Decomposition, decompose
 from plimsoll_job.techniques.factorize.layers import Target, find_targets

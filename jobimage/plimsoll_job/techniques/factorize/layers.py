@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, example_of, has_weight, is_transposed
+from plimsoll_job.figures import CONVOLUTIONS, WEIGHTED, has_weight, is_transposed
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
-
-EXAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -114,21 +113,22 @@ def _hindrance(
 def _positions(module: nn.Module, signature: Signature) -> dict[str, tuple[int, int]]:
     """Return at how many positions of one sample each layer reads and writes, over all its calls, if there are any."""
     seen: dict[str, tuple[int, int]] = {}
+    example = example_of(signature)
 
     def add(name: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         outputs_per_position, inputs_per_position = as_linear(layer).weight.shape[:2]
         groups = layer.groups if isinstance(layer, CONVOLUTIONS) else 1
         read, written = seen.get(name, (0, 0))
         seen[name] = (
-            read + inputs[0].numel() // (inputs_per_position * groups) // EXAMPLES,
-            written + output.numel() // outputs_per_position // EXAMPLES,
+            read + inputs[0].numel() // (inputs_per_position * groups) // len(example[0]),
+            written + output.numel() // outputs_per_position // len(example[0]),
         )
 
     layers = [(name, layer) for name, layer in module.named_modules() if has_weight(layer)]
     hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers]
     try:
         with torch.no_grad():
-            module(*example_of(signature, EXAMPLES))
+            module(*example)
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from plimsoll_job.figures import example_of
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.allocation import unread
