@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from plimsoll_job.telemetry import SWITCHES
+
 ROOT = Path(__file__).parents[1]
 #: Where the project's packages lie: a child takes them from this checkout, wherever they are installed from.
 PACKAGES = (ROOT, *(ROOT / part for part in ("api", "jobimage", "cli", "operator")))
@@ -55,7 +57,7 @@ def run(
     this process where that is larger: the kernel counts from the fork on.
     """
     path = os.pathsep.join(str(package) for package in PACKAGES)
-    variables = {**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}
+    variables = {**os.environ, **SWITCHES, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}
     timed_out = threading.Event()
     with tempfile.TemporaryFile() as output:
         began = time.monotonic()

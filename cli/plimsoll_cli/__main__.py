@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from plimsoll_cli.exit_codes import EXIT_CODES_HELP
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plimsoll", description="Make models lighter, and let them serve only when they are proved good."
     )
+    parser.add_argument("--version", action="version", version=f"plimsoll {version('plimsoll')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     validate = verbs.add_parser("validate", help="say all that is wrong with manifests, at once")
     validate.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -42,10 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_mount,
         metavar="CLAIM=DIR",
-        help="the directory that stands in for a claim; once for each claim that the job names",
+        help="the directory that stands in for a claim; once for each claim that the job names (default: none)",
     )
     run.add_argument(
-        "--report", type=Path, default=Path("report.json"), metavar="FILE", help="where the report is written"
+        "--report",
+        type=Path,
+        default=Path("report.json"),
+        metavar="FILE",
+        help="where the report is written; one that lies there keeps its content under a number (default: %(default)s)",
     )
     return parser
 

@@ -47,8 +47,9 @@ MOST_NAMES = 3
 class Display:
     """A person's view of one run."""
 
-    def __init__(self, job: str, console: Console | None = None) -> None:
+    def __init__(self, job: str, console: Console | None = None, errors: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
+        self._errors = errors or Console(highlight=False, stderr=True)
         self._job = job
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -86,9 +87,9 @@ class Display:
         self._console.print(text, style="dim", markup=False, soft_wrap=True)
 
     def error(self, message: str) -> None:
-        """Show why the run ended early."""
+        """Show, where errors are shown, why the run ended early."""
         self._bar.stop()
-        self._console.print(message, style="bold red", markup=False, soft_wrap=True)
+        self._errors.print(message, style="bold red", markup=False, soft_wrap=True)
 
     def result(self, report: Report, judgement: Judgement) -> None:
         """Show the figures, the checks and the verdict."""
@@ -110,8 +111,12 @@ class Display:
         if report.candidate is not None:
             self._console.print(f"artifact  {report.candidate.artifact.uri}", markup=False, soft_wrap=True)
 
-    def written(self, report_file: Path) -> None:
-        """Show where the report is."""
+    def written(self, report_file: Path, before: Path | None) -> None:
+        """Show where the report is, and that of an earlier run which lay there before."""
+        if before is not None:
+            self._console.print(
+                f"          {report_file} of an earlier run is now {before}", markup=False, soft_wrap=True
+            )
         self._console.print(f"report    {report_file}", markup=False, soft_wrap=True)
 
 

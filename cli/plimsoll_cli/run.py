@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 from plimsoll_api.gate import judge
@@ -17,6 +18,7 @@ from plimsoll_cli.display import Display
 from plimsoll_cli.exit_codes import BY_OUTCOME, BY_VERDICT
 from plimsoll_cli.read import print_problems, read_file
 from plimsoll_cli.stage import run_stage
+from plimsoll_cli.stopping import Stopped, stoppable
 
 
 def run_file(file: Path, mounts: Mapping[str, Path], report_file: Path) -> int:
@@ -38,8 +40,17 @@ def run_file(file: Path, mounts: Mapping[str, Path], report_file: Path) -> int:
     if unwritable is not None:
         print(f"--report {report_file} cannot be written: {unwritable}", file=sys.stderr)
         return EXIT_REQUEST_WRONG
+    spec = jobs[0].spec
     with Display(jobs[0].metadata.name) as display:
-        return _run(jobs[0].spec, mounts, report_file, display)
+        try:
+            with stoppable():
+                return _run(spec, mounts, report_file, display)
+        except Stopped as stopped:
+            display.error(
+                f"stopped by {stopped}; finished steps are kept in {spec.output.uri}, and the same command goes on "
+                "from them"
+            )
+            return stopped.exit_code
 
 
 def _run(spec: CompressionJobSpec, mounts: Mapping[str, Path], report_file: Path, display: Display) -> int:
@@ -65,12 +76,23 @@ def _run(spec: CompressionJobSpec, mounts: Mapping[str, Path], report_file: Path
     judgement = judge(end.report, spec.gates)
     display.result(end.report, judgement)
     try:
+        before = _set_aside(report_file)
         report_file.write_bytes(end.report.canonical_json())
     except OSError as error:
         display.error(f"--report {report_file} cannot be written: {error.strerror}")
         return EXIT_TRY_AGAIN
-    display.written(report_file)
+    display.written(report_file, before)
     return BY_VERDICT[judgement.verdict]
+
+
+def _set_aside(file: Path) -> Path | None:
+    """Rename what an earlier run left at the path, and return its new name; None where nothing was there."""
+    if not file.is_file():
+        return None
+    aside = next(
+        path for number in count(1) if not (path := file.with_name(f"{file.stem}.{number}{file.suffix}")).exists()
+    )
+    return file.rename(aside)
 
 
 def _unwritable(file: Path) -> str | None:

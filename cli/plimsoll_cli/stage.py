@@ -13,6 +13,10 @@ from pydantic import ValidationError
 
 from plimsoll_api.model import digest_of
 from plimsoll_api.report import PROGRESS_MARK, REPORT_MARK, Outcome, Progress, Report, Summary
+from plimsoll_job.parent import child_arguments
+
+#: How long a stage that was told to stop may take for it.
+STOP_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,36 @@ def run_stage(
         summary_file = Path(directory, "summary.json")
         flags = [f"--mount={claim}={path}" for claim, path in mounts.items()]
         command = [sys.executable, "-m", "plimsoll_job", *arguments, f"--termination-file={summary_file}", *flags]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with (
+            # What it and its children leave among temporary files goes with the directory, however they end.
+            child_arguments(TMPDIR=directory) as ending_with_us,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **ending_with_us
+            ) as process,
+        ):
             assert process.stdout is not None  # noqa: S101 - asked for above
-            for raw in process.stdout:
-                mark, _, content = raw.rstrip("\n").partition(" ")
-                if mark == PROGRESS_MARK:
-                    on_progress(Progress.model_validate_json(content))
-                elif mark == REPORT_MARK:
-                    report_json = content
-                elif raw.strip():
-                    on_line(raw.rstrip("\n"))
+            try:
+                for raw in process.stdout:
+                    mark, _, content = raw.rstrip("\n").partition(" ")
+                    if mark == PROGRESS_MARK:
+                        on_progress(Progress.model_validate_json(content))
+                    elif mark == REPORT_MARK:
+                        report_json = content
+                    elif raw.strip():
+                        on_line(raw.rstrip("\n"))
+            except BaseException:
+                _stop(process)
+                raise
         summary = _read_summary(summary_file, process.returncode)
     return StageEnd(summary, _checked(report_json, summary))
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.communicate(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _read_summary(file: Path, exit_code: int) -> Summary:

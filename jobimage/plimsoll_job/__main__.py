@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from plimsoll_api.names import CLAIMS_DIRECTORY, PLAN_FILE, REQUEST_VARIABLE
+from plimsoll_api.names import CLAIMS_DIRECTORY, PLAN_FILE, REQUEST_VARIABLE, TERMINATION_FILE
 from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.ending import run_to_end
@@ -123,12 +123,23 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m plimsoll_job", description=__doc__)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--claims", type=Path, default=Path(CLAIMS_DIRECTORY), help="where claims are mounted, by name")
-    common.add_argument("--mount", type=mount, action="append", default=[], help="claim=DIR, a claim mounted elsewhere")
-    common.add_argument("--termination-file", type=Path, help="where the summary is written")
+    common.add_argument(
+        "--claims",
+        type=Path,
+        default=Path(CLAIMS_DIRECTORY),
+        help="where claims are mounted, by name (default: %(default)s)",
+    )
+    common.add_argument(
+        "--mount", type=mount, action="append", default=[], help="claim=DIR, a claim mounted elsewhere (default: none)"
+    )
+    common.add_argument(
+        "--termination-file",
+        type=Path,
+        help=f"where the summary is written (default: {TERMINATION_FILE}, where there is one)",
+    )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("compress", parents=[common], help="carry out a plan and publish baseline and candidate")
-    verb.add_argument("--plan", type=Path, default=Path(PLAN_FILE))
+    verb.add_argument("--plan", type=Path, default=Path(PLAN_FILE), help="the plan's file (default: %(default)s)")
     verb.add_argument("--processes", type=int, help="how many train side by side; one a GPU when not given")
     verb.set_defaults(work=compress_verb)
     verb = verbs.add_parser("evaluate", parents=[common], help="measure a candidate against its baseline")

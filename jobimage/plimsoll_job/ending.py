@@ -12,8 +12,11 @@ from types import FrameType
 from plimsoll_api.names import TERMINATION_FILE
 from plimsoll_api.report import EXIT_DONE, EXIT_TRY_AGAIN, MAX_SUMMARY_BYTES, Outcome, Summary
 from plimsoll_job.errors import PlimsollError
+from plimsoll_job.parent import end_with_parent, has_parent
 
 MAX_MESSAGE_BYTES = 1_400
+#: From the kubelet, and from a keyboard.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal(BaseException):
@@ -21,21 +24,27 @@ class StopSignal(BaseException):
 
 
 def run_to_end(work: Callable[[], Summary], termination_file: Path | None) -> int:
-    """Do the work, write how it ended, and return the exit code; SIGTERM ends it as something to try again."""
-    signal.signal(signal.SIGTERM, _stop)
+    """Do the work, write how it ended, and return the exit code; a signal to stop ends it as something to try again.
+
+    The end of the process that started this one is such a signal.
+    """
+    for number in STOPPING:
+        signal.signal(number, _stop)
+    end_with_parent()
     try:
         summary, code = work(), EXIT_DONE
     except PlimsollError as error:
         summary, code = summary_of(error.outcome, error.reason, error.message), error.exit_code
-    except StopSignal:
-        message = "stopped by SIGTERM; finished steps are kept, and the next pod goes on from them"
+    except StopSignal as stopped:
+        message = f"stopped by {stopped}; finished steps are kept, and the next pod goes on from them"
         summary, code = summary_of(Outcome.TRY_AGAIN, "Stopped", message), EXIT_TRY_AGAIN
     # Whatever was not foreseen is ours, not the request's: its trace goes to the log, and the pod is tried again.
     except Exception as error:
         traceback.print_exc()
         summary = summary_of(Outcome.TRY_AGAIN, "Unexpected", f"{type(error).__name__}: {error}")
         code = EXIT_TRY_AGAIN
-    if code != EXIT_DONE:
+    # Who started this process reads the summary, and tells it.
+    if code != EXIT_DONE and not has_parent():
         print(f"{summary.outcome}: {summary.message}", file=sys.stderr, flush=True)
     _write(summary, termination_file)
     return code
@@ -57,6 +66,7 @@ def _write(summary: Summary, termination_file: Path | None) -> None:
         target.write_bytes(content)
 
 
-def _stop(_: int, __: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise StopSignal
+def _stop(number: int, _: FrameType | None) -> None:
+    for one in STOPPING:
+        signal.signal(one, signal.SIG_IGN)
+    raise StopSignal(signal.Signals(number).name)

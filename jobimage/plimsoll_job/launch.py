@@ -13,6 +13,7 @@ from pathlib import Path
 
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.parent import child_arguments
 
 
 def run_under_torchrun(processes: int, arguments: Sequence[str]) -> Summary:
@@ -21,7 +22,7 @@ def run_under_torchrun(processes: int, arguments: Sequence[str]) -> Summary:
         told = Path(directory) / "summary.json"
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [*torchrun, "--module", "plimsoll_job", *arguments, f"--termination-file={told}"]
-        with subprocess.Popen(command) as running:
+        with child_arguments() as ending_with_us, subprocess.Popen(command, **ending_with_us) as running:
             try:
                 code = running.wait()
             finally:

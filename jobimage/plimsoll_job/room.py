@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -38,10 +39,16 @@ def temporary_bytes_needed(plan: Plan, weights_bytes: int) -> int:
 
 
 def check_room(plan: Plan, weights_bytes: int, directory: Path) -> None:
-    """UserError when the disk of the directory, or that of temporary files, has less room than the plan needs."""
+    """UserError when the directory may not be written, or its disk, or that of temporary files, has too little room."""
     place = next(path for path in (directory, *directory.parents) if path.exists())
     temporary = Path(tempfile.gettempdir())
     needed, passing = bytes_needed(plan, weights_bytes), temporary_bytes_needed(plan, weights_bytes)
+    if not os.access(place, os.W_OK):
+        raise UserError(
+            f"spec.output.uri: {plan.output.uri} may not be written; name a store that this pod's user may write, "
+            "mounted for writing",
+            reason="StoreReadOnly",
+        )
     if place.stat().st_dev == temporary.stat().st_dev:
         needed += passing
     if (free := shutil.disk_usage(place).free) < needed:

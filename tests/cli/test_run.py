@@ -103,7 +103,9 @@ def test_a_wrong_request_ends_with_64_and_names_the_field(
     tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, claims, "{metric: size, maxRatio: 1}", **{"data/test.npz": "data/none.npz"}) == 64
-    assert "spec.data.evaluation" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert told.err.count("spec.data.evaluation") == 1
+    assert "spec.data.evaluation" not in told.out
 
 
 def test_missing_mounts_are_said_before_anything_runs(
@@ -141,8 +143,9 @@ def test_the_verdict_is_shown_before_a_report_that_finds_no_room(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert run(tmp_path, claims, "{metric: parameters, minReduction: 20%}") == 75
-    shown = capsys.readouterr().out
-    assert shown.index("Pass") < shown.index("cannot be written: No space left on device")
+    shown = capsys.readouterr()
+    assert "Pass" in shown.out
+    assert "cannot be written: No space left on device" in shown.err
 
 
 def test_the_claim_of_a_teacher_is_asked_for(
@@ -162,3 +165,32 @@ def test_a_mount_that_is_no_directory_is_a_usage_error(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "is not a directory" in done.stderr
+
+
+def test_a_report_of_an_earlier_run_is_kept_and_told(
+    tmp_path: Path, claims: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "report.json").write_text("of the week before")
+    (made / "report.1.json").write_text("of the month before")
+    assert run(tmp_path, claims, "{metric: parameters, minReduction: 20%}") == 0
+    assert {path.name: path.read_text()[:7] for path in made.iterdir()} == {
+        "report.json": '{"basel', "report.1.json": "of the ", "report.2.json": "of the ",
+    }  # fmt: skip
+    assert (made / "report.2.json").read_text() == "of the week before"
+    assert f"{made}/report.json of an earlier run is now {made}/report.2.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["validate", "--help"]])
+def test_help_tells_the_default_of_every_option(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("(default: ") == len(set(re.findall(r" (--[a-z-]+)", text)) - {"--help", "--version"})
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert re.fullmatch(r"plimsoll \d+\.\d+\.\d+\n", capsys.readouterr().out)

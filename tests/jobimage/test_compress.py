@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -200,6 +201,15 @@ def test_a_gpu_without_room_is_said_with_the_step(claims: Claims, monkeypatch: p
         "spec.runtime.resources.limits: the GPU's memory does not hold what spec.steps[1].distill computes there "
         "(CUDA out of memory. Tried to allocate 2.00 GiB); ask for a larger GPU, for none, or for a smaller "
     )
+
+
+def test_a_store_mounted_for_reading_is_told_at_the_start(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "out" not in str(path) and allowed(path, mode))
+    with pytest.raises(UserError, match=r"^spec\.output\.uri: pvc://out/wine may not be written") as error:
+        compressed(claims)
+    assert error.value.reason == "StoreReadOnly"
+    assert not list((claims.directory / "out").iterdir())
 
 
 def test_too_little_room_is_told_at_the_start(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,13 @@ def test_of_many_writers_one_is_first_and_all_succeed(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["one"]
 
 
+def test_a_store_that_may_not_be_written_is_no_fault_that_waiting_mends() -> None:
+    # Nobody may make a folder there, root neither.
+    with pytest.raises(UserError, match=r"^spec\.output\.uri: artifacts may not be written there: ") as error:
+        write_directory(Path("/sys/artifacts"), {"file": b""})
+    assert error.value.reason == "StoreReadOnly"
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import psutil
 import pytest
 import torch
 from onnx import numpy_helper
@@ -130,3 +131,23 @@ def test_two_processes_train_a_quantized_model(claims: Claims, tmp_path: Path) -
     (step,) = published(claims, summary.candidate)["lineage"]["steps"]
     assert step["details"]["training"]["processes"] == 2
     assert step["details"]["training"]["servedToTrained"]["error"] < 1e-3
+
+
+@pytest.mark.slow
+def test_no_process_goes_on_training_when_the_one_that_started_it_was_killed(claims: Claims, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_bytes(claims.plan([{"distill": {"epochs": 10_000}}]).canonical_json())
+    pod = subprocess.Popen(
+        [sys.executable, "-m", "plimsoll_job", "compress", "--processes=2", "--plan", str(tmp_path / "plan.json"),
+         "--claims", str(claims.directory), "--termination-file", str(tmp_path / "ending.json")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert pod.stdout is not None
+    assert any('"message":"epoch 1/' in line for line in pod.stdout)
+    below = psutil.Process(pod.pid).children(recursive=True)
+    assert len(below) >= 3  # torchrun and two ranks
+    pod.kill()
+    pod.wait()
+    left = psutil.wait_procs(below, timeout=40)[1]
+    for one in left:
+        one.kill()
+    assert not left

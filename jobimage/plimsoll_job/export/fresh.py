@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll_job.memory import keep_tensors_apart, peak_memory_bytes
+from plimsoll_job.parent import end_with_parent
 
 #: The array of OUTPUTS that is no answer. Not printed: a library may print too, also at exit.
 PEAK_MEMORY_BYTES = "peak_memory_bytes"
@@ -68,6 +69,7 @@ OPENERS = {"Onnx": open_onnx, "TorchExport": open_torch_export, "HuggingFace": o
 
 def main() -> None:
     """Answer every batch."""
+    end_with_parent()
     keep_tensors_apart(WEIGHT_BYTES)
     kind, path, task, inputs, outputs = sys.argv[1:]
     answer = OPENERS[kind](Path(path), task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from plimsoll_job.export.fresh import PEAK_MEMORY_BYTES
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import count_beside, give_back
+from plimsoll_job.parent import child_arguments
 
 BATCHES = (1, 5)
 #: The largest difference of an answer, as a share of the largest answer to any batch: a single answer may be next to
@@ -100,7 +100,7 @@ def _batches(signature: Signature) -> dict[str, dict[str, NDArray[Any]]]:
 def _answers_elsewhere(
     loaded: Path, kind: OutputFormat, task: str, batches: Mapping[str, Mapping[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, child_arguments(OMP_WAIT_POLICY="PASSIVE") as ending_with_us:
         root = Path(directory)
         arrays = {f"{batch}/{name}": array for batch, inputs in batches.items() for name, array in inputs.items()}
         np.savez(root / "inputs.npz", **arrays)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def _answers_elsewhere(
                 text=True,
                 check=False,
                 timeout=TIMEOUT_SECONDS,
-                env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+                **ending_with_us,
             )
         except subprocess.TimeoutExpired as error:
             raise TransientError(f"the {kind} output was not loaded in {TIMEOUT_SECONDS} s", reason="Slow") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,9 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from plimsoll_api.model import canonical_json
-from plimsoll_job.errors import TransientError
+from plimsoll_job.errors import TransientError, UserError
 
 DIGESTS_FILE = "digests.json"
+#: What waiting does not mend: a store that is mounted for reading, or belongs to somebody else.
+CLOSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 #: The bytes of a file, where they lie, or what writes them to a path: large ones never have to be in memory.
 Content = bytes | Path | Callable[[Path], None]
@@ -115,6 +118,12 @@ def _storage_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in CLOSED:
+            raise UserError(
+                f"spec.output.uri: {target.name} may not be written there: {error.strerror}; name a store that this "
+                "pod's user may write, mounted for writing",
+                reason="StoreReadOnly",
+            ) from error
         raise TransientError(
             f"spec.output.uri: cannot write {target.name}: {error.strerror or error}", reason="StoreUnwritable"
         ) from error
