@@ -36,6 +36,7 @@ class Reason(StrEnum):
     NO_RELEASE = "NoRelease"
     DIGEST_REJECTED = "DigestRejected"
     REQUEST_WRONG = "RequestWrong"
+    INTERNAL_ERROR = "InternalError"
     POD_CANNOT_START = "PodCannotStart"
     NOT_ALLOWED = "NotAllowed"
     STAGE_FAILED = "StageFailed"
@@ -72,6 +73,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.NO_RELEASE: "The job names no release; the artifact lies in the store.",
     Reason.DIGEST_REJECTED: "The release rejected this very artifact before; pin its revision to serve it anyway.",
     Reason.REQUEST_WRONG: "The request cannot be carried out as written; the message names the field.",
+    Reason.INTERNAL_ERROR: "A fault of Plimsoll ended a stage, which no other try mends; report it with the pod's log.",
     Reason.POD_CANNOT_START: "A pod of the job cannot start; the message says what the kubelet or scheduler says.",
     Reason.NOT_ALLOWED: "The API server does not let the operator make what the job needs; the message says why.",
     Reason.STAGE_FAILED: "A stage failed more often than backoffLimit allows.",

@@ -20,6 +20,7 @@ MAX_REPORT_BYTES = 256 * 1024
 
 EXIT_DONE = 0
 EXIT_REQUEST_WRONG = 64
+EXIT_INTERNAL_ERROR = 70
 EXIT_TRY_AGAIN = 75
 
 
@@ -196,6 +197,8 @@ class Outcome(StrEnum):
 
     DONE = "Done"
     REQUEST_WRONG = "RequestWrong"
+    INTERNAL_ERROR = "InternalError"
+    """Plimsoll itself is wrong: trying again cannot help, and neither can another request."""
     TRY_AGAIN = "TryAgain"
 
 

@@ -15,6 +15,7 @@ from plimsoll_api.artifact import ArtifactRef, Leftover, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_api.spec import OutputFormat
+from plimsoll_job.boundary import boundary
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.outputs import write_outputs
@@ -102,7 +103,8 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         architecture=loaded.source.architecture,
         packages=engine_versions([plan.model.architecture]),
     )
-    with tempfile.TemporaryDirectory() as directory:
+    exported = boundary("spec.model.architecture", "the model cannot be exported", reason="NotExportable")
+    with exported, tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
         write_outputs(
             Candidate(module), loaded.source, loaded.signature, plan.task, formats=[OutputFormat.ONNX], directory=files
@@ -148,27 +150,23 @@ def take_step(
     bench = bench_of(plan, index, loaded, checkpoints, reporter)
     bench = replace(bench, announce=partial(bench.ranks.announce, index))
     reporter.report(technique, 0)
+    untaken = (
+        "the step cannot be taken on this model; leave the step out, or give a model without what it stumbles over"
+    )
     fingerprint, before = candidate.fingerprint(), figures_of(candidate, loaded)
     held = held_by_layer(candidate.module)
     # A prune step announces each training between its iterations itself.
     if step.trains and step.prune is None:
         bench.announce()
     give_back()
-    try:
+    with boundary(bench.spec_field, untaken):
         applied = TECHNIQUES[technique](settings, candidate, bench)
-    except torch.OutOfMemoryError as error:
-        told = ". ".join(str(error).split(". ")[:2])
-        raise UserError(
-            f"spec.runtime.resources.limits: the GPU's memory does not hold what {bench.spec_field} computes there "
-            f"({told}); ask for a larger GPU, for none, or for a smaller microBatchSize where the step trains",
-            reason="GpuTooSmall",
-        ) from error
-    give_back()
+        give_back()
+        after = figures_of(applied.candidate, loaded)
     if applied.candidate.fingerprint() == fingerprint and not applied.may_stay:
         raise UserError(
             f"{bench.spec_field}: the step changed nothing; leave it out or ask for more", reason="NothingChanged"
         )
-    after = figures_of(applied.candidate, loaded)
     return applied.candidate, StepRecord(
         technique=technique,
         settings=settings.to_wire(),
@@ -245,7 +243,8 @@ def publishing(
             steps=records,
             packages=engine_versions(plan.architectures()),
         )
-        with tempfile.TemporaryDirectory() as directory:
+        written = boundary("spec.output.formats", "what the steps made cannot be written", reason="NotExportable")
+        with written, tempfile.TemporaryDirectory() as directory:
             files = Path(directory)
             write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats=formats, directory=files)
             manifest = build_manifest(files, figures_of(candidate, loaded), lineage)

@@ -11,6 +11,7 @@ from types import FrameType
 
 from plimsoll_api.names import TERMINATION_FILE
 from plimsoll_api.report import EXIT_DONE, EXIT_TRY_AGAIN, MAX_SUMMARY_BYTES, Outcome, Summary
+from plimsoll_job.boundary import unforeseen
 from plimsoll_job.errors import PlimsollError
 from plimsoll_job.parent import end_with_parent, has_parent
 
@@ -38,11 +39,11 @@ def run_to_end(work: Callable[[], Summary], termination_file: Path | None) -> in
     except StopSignal as stopped:
         message = f"stopped by {stopped}; finished steps are kept, and the next pod goes on from them"
         summary, code = summary_of(Outcome.TRY_AGAIN, "Stopped", message), EXIT_TRY_AGAIN
-    # Whatever was not foreseen is ours, not the request's: its trace goes to the log, and the pod is tried again.
+    # Nobody foresaw it: the trace goes to the log.
     except Exception as error:
         traceback.print_exc()
-        summary = summary_of(Outcome.TRY_AGAIN, "Unexpected", f"{type(error).__name__}: {error}")
-        code = EXIT_TRY_AGAIN
+        told = unforeseen(error)
+        summary, code = summary_of(told.outcome, told.reason, told.message), told.exit_code
     # Who started this process reads the summary, and tells it.
     if code != EXIT_DONE and not has_parent():
         print(f"{summary.outcome}: {summary.message}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
+from plimsoll_job.boundary import boundary
 from plimsoll_job.compress import bench_of, make_deterministic, work_directory
 from plimsoll_job.errors import TransientError
 from plimsoll_job.load.plan import load_plan
@@ -29,6 +30,7 @@ def follow(plan: Plan, store: Store, ranks: Ranks) -> Summary:
             raise TransientError(f"step {index} cannot be gone on with from the store", reason="StoreUnreadable")
         technique = technique_of(plan.steps[index])
         bench = bench_of(plan, index, loaded, work.checkpoints(index), silent)
-        BESIDE[technique](getattr(plan.steps[index], technique), candidate, bench)
+        with boundary(bench.spec_field, "the step cannot be taken on this model"):
+            BESIDE[technique](getattr(plan.steps[index], technique), candidate, bench)
         work.keep_peak_memory(peak_memory_bytes(), ranks.rank)
     return Summary(outcome=Outcome.DONE, reason="Followed", message=f"trained beside the first of {ranks.world}")

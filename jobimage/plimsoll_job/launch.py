@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plimsoll_api.report import Outcome, Summary
-from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.errors import InternalError, TransientError, UserError
 from plimsoll_job.parent import child_arguments
 
 
@@ -32,11 +32,13 @@ def run_under_torchrun(processes: int, arguments: Sequence[str]) -> Summary:
             summary = Summary.model_validate_json(told.read_bytes())
         except (OSError, ValueError):
             raise TransientError(
-                f"torchrun ended with {code} before the first of {processes} processes told why", reason="Unexpected"
+                f"torchrun ended with {code} before the first of {processes} processes told why", reason="Killed"
             ) from None
     match summary.outcome:
         case Outcome.REQUEST_WRONG:
             raise UserError(summary.message, reason=summary.reason)
+        case Outcome.INTERNAL_ERROR:
+            raise InternalError(summary.message, reason=summary.reason)
         case Outcome.TRY_AGAIN:
             raise TransientError(summary.message, reason=summary.reason)
         case _:

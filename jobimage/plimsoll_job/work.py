@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from plimsoll_api.artifact import ArtifactRef, StepRecord
 from plimsoll_api.model import Model, canonical_json
+from plimsoll_job.boundary import boundary
 from plimsoll_job.checkpoints import Checkpoints, tensor_writer
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.load.inputs import Signature
@@ -141,8 +142,9 @@ class Work:
         try:
             state = SavedStep.model_validate_json((directory / STATE_FILE).read_bytes())
             graph = HeldFile(directory / GRAPH_FILE) if state.has_graph else None
-            module = replay(source.take(), self.signature, state.changes)
-            load_strictly(module, StoredWeights(directory / WEIGHTS_FILE, "work directory"), "work directory")
+            with boundary("work directory", "it cannot be gone on with"):
+                module = replay(source.take(), self.signature, state.changes)
+                load_strictly(module, StoredWeights(directory / WEIGHTS_FILE, "work directory"), "work directory")
         except (OSError, UserError, TransientError, ValueError, KeyError, AttributeError, RuntimeError):
             return None
         return Candidate(module, state.changes, frozenset(state.sparse), graph, state.zero_weights), state.records

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plimsoll_api import names
-from plimsoll_api.report import EXIT_REQUEST_WRONG
+from plimsoll_api.report import EXIT_INTERNAL_ERROR, EXIT_REQUEST_WRONG
 from plimsoll_api.spec import Runtime
 from plimsoll_operator.claims import volumes_of
 from plimsoll_operator.cluster.resources import BATCH_JOBS, Json, Resource
@@ -124,7 +124,7 @@ def batch_job(
                         "onExitCodes": {
                             "containerName": CONTAINER,
                             "operator": "In",
-                            "values": [EXIT_REQUEST_WRONG],
+                            "values": [EXIT_REQUEST_WRONG, EXIT_INTERNAL_ERROR],
                         },
                     },
                 ]

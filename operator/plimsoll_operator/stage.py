@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import ValidationError
 
-from plimsoll_api.report import EXIT_REQUEST_WRONG, Outcome, Summary
+from plimsoll_api.report import EXIT_INTERNAL_ERROR, EXIT_REQUEST_WRONG, Outcome, Summary
 from plimsoll_operator.views import BatchJobView, PodView
 
 #: A pod that cannot start for a reason that waiting does not mend is given this long, then its job fails.
@@ -20,6 +20,8 @@ HOPELESS_REASONS = frozenset(
     {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "ErrImageNeverPull", "RunContainerError"}
 )
 MAX_WORDS = 1000
+#: Exit codes after which no further pod is tried, and what they tell.
+FINAL = {EXIT_REQUEST_WRONG: Outcome.REQUEST_WRONG, EXIT_INTERNAL_ERROR: Outcome.INTERNAL_ERROR}
 
 
 class StageState(StrEnum):
@@ -44,7 +46,8 @@ class Problem:
     reason: str
     message: str
     hopeless: bool = False
-    request_wrong: bool = False
+    #: How the pod said that it ended; none where Kubernetes says why, or nobody does.
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +113,15 @@ def _last_words(failure: tuple[str, str], pods: Sequence[PodView]) -> Problem:
     """Say why the batch Job failed in the words of the pod that failed last, else in those of Kubernetes."""
     reason, message = failure
     failed = [pod for pod in pods if pod.exit_code not in (None, 0)]
-    pod = next((pod for pod in reversed(failed) if pod.exit_code == EXIT_REQUEST_WRONG), failed[-1] if failed else None)
+    pod = next((pod for pod in reversed(failed) if pod.exit_code in FINAL), failed[-1] if failed else None)
     if pod is None:
         return Problem(reason, message)
     summary = parse_summary(pod.termination_message)
     if summary is not None:
-        wrong = summary.outcome is Outcome.REQUEST_WRONG
-        return Problem(summary.reason, summary.message, request_wrong=wrong)
+        return Problem(summary.reason, summary.message, outcome=summary.outcome)
     words = pod.termination_message.strip()[-MAX_WORDS:] or message
-    return Problem(
-        reason, f"pod {pod.name} ended with {pod.exit_code}: {words}", request_wrong=pod.exit_code == EXIT_REQUEST_WRONG
-    )
+    outcome = None if pod.exit_code is None else FINAL.get(pod.exit_code)
+    return Problem(reason, f"pod {pod.name} ended with {pod.exit_code}: {words}", outcome=outcome)
 
 
 def _why_waiting(job: BatchJobView, pods: Sequence[PodView], now: datetime) -> Problem | None:

@@ -1,5 +1,6 @@
 """The job image as its pods run it: processes of their own, killed and started again."""
 
+import errno
 import os
 import re
 import signal
@@ -148,8 +149,9 @@ def raising(error: Exception) -> None:
     [
         (UserError("spec.x: wrong"), 64, "RequestWrong", "RequestWrong"),
         (TransientError("full", reason="StoreUnwritable"), 75, "TryAgain", "StoreUnwritable"),
-        (KeyError("bug"), 75, "TryAgain", "Unexpected"),
-        (MemoryError(), 75, "TryAgain", "Unexpected"),
+        (KeyError("bug"), 70, "InternalError", "InternalError"),
+        (MemoryError(), 75, "TryAgain", "OutOfMemory"),
+        (OSError(errno.ENOSPC, "full"), 75, "TryAgain", "StoreUnreadable"),
     ],
 )
 def test_exit_codes_say_who_must_act(tmp_path: Path, error: Exception, code: int, outcome: str, reason: str) -> None:
@@ -182,6 +184,6 @@ def test_a_stop_is_never_taken_for_an_error_of_the_request(tmp_path: Path) -> No
 
 def test_long_messages_fit_a_termination_message() -> None:
     for letter in ("a", "\u20ac", "\x00", '"'):
-        summary = summary_of(Outcome.TRY_AGAIN, "Unexpected", letter * 5_000)
+        summary = summary_of(Outcome.TRY_AGAIN, "Stopped", letter * 5_000)
         assert len(summary.message) <= 1_500
-    assert len(summary_of(Outcome.TRY_AGAIN, "Unexpected", "a" * 5_000).canonical_json()) < MAX_SUMMARY_BYTES
+    assert len(summary_of(Outcome.TRY_AGAIN, "Stopped", "a" * 5_000).canonical_json()) < MAX_SUMMARY_BYTES

@@ -26,6 +26,7 @@ from tests.operator.worlds import (
     told,
 )
 
+from plimsoll_api.report import Outcome
 from plimsoll_operator.actions import Refusal
 from plimsoll_operator.job.decide import decide
 from plimsoll_operator.job.snapshot import JobSnapshot
@@ -33,10 +34,18 @@ from plimsoll_operator.reports import ReportReading
 from plimsoll_operator.stage import Problem, StageState
 
 
-@pytest.mark.parametrize(("request_wrong", "reason"), [(True, "RequestWrong"), (False, "StageFailed")])
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Outcome.REQUEST_WRONG, "RequestWrong"),
+        (Outcome.INTERNAL_ERROR, "InternalError"),
+        (Outcome.TRY_AGAIN, "StageFailed"),
+        (None, "StageFailed"),
+    ],
+)
 @pytest.mark.parametrize("name", ["compress", "evaluate"])
-def test_a_failed_stage_ends_the_job_in_its_own_words(name: str, request_wrong: bool, reason: str) -> None:
-    broken = failed_stage(name, request_wrong=request_wrong)
+def test_a_failed_stage_ends_the_job_in_its_own_words(name: str, outcome: Outcome | None, reason: str) -> None:
+    broken = failed_stage(name, outcome=outcome)
     seen = advanced(evaluating(), decide(order(), evaluating(), NOW), evaluate=broken) if name == "evaluate" else None
     decision = decide(order(), seen or advanced(started(), decide(order(), started(), NOW), compress=broken), NOW)
     assert conditions(decision)["Failed"] == ("True", reason)

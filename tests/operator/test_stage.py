@@ -11,6 +11,7 @@ import pytest
 from tests.integration.stories import compressed, went_wrong
 from tests.operator.worlds import NOW, UID
 
+from plimsoll_api.report import Outcome, Summary
 from plimsoll_operator.stage import SETTLING, START_GRACE, StageState, read_stage
 from plimsoll_operator.views import BatchJobView, PodView, batch_job_view, pod_view
 
@@ -65,13 +66,28 @@ def test_a_pod_whose_end_is_not_believed_before_its_job_says_so() -> None:
     assert read_stage("one-compress", JOB, (DONE,), UID, NOW).state is StageState.ACTIVE
 
 
-def test_the_refusal_of_the_request_is_told_rather_than_a_later_crash() -> None:
-    refused = replace(POD, phase="Failed", exit_code=64, termination_message=went_wrong("spec.model.uri: none").message)
+@pytest.mark.parametrize(
+    ("code", "outcome"), [(64, Outcome.REQUEST_WRONG), (70, Outcome.INTERNAL_ERROR), (75, Outcome.TRY_AGAIN), (1, None)]
+)
+@pytest.mark.parametrize("told", [True, False])
+def test_a_pods_end_says_who_must_act(code: int, outcome: Outcome | None, told: bool) -> None:
+    summary = Summary(outcome=outcome, reason="Because", message="of this").canonical_json().decode() if outcome else ""
+    pod = replace(POD, phase="Failed", exit_code=code, termination_message=summary if told else "Traceback")
+    problem = read_stage("one-compress", replace(JOB, failure=("PodFailurePolicy", "x")), (pod,), UID, NOW).problem
+    assert problem is not None
+    # Without a summary only the codes that end a batch Job at once tell anything.
+    assert problem.outcome == (outcome if told or outcome is not Outcome.TRY_AGAIN else None)
+
+
+@pytest.mark.parametrize("code", [64, 70])
+def test_what_ended_the_job_is_told_rather_than_a_later_crash(code: int) -> None:
+    message = went_wrong("spec.model.uri: none").message
+    refused = replace(POD, phase="Failed", exit_code=code, termination_message=message)
     crashed = replace(POD, name="b", phase="Failed", exit_code=1, termination_message="Traceback")
     failed = replace(JOB, failure=("PodFailurePolicy", "x"))
     problem = read_stage("one-compress", failed, (refused, crashed), UID, NOW).problem
     assert problem is not None
-    assert (problem.request_wrong, problem.message) == (True, "spec.model.uri: none")
+    assert (problem.outcome, problem.message) == (Outcome.REQUEST_WRONG, "spec.model.uri: none")
 
 
 def test_the_last_words_are_cut_to_their_end() -> None:

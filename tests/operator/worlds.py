@@ -58,9 +58,9 @@ def evaluated_stage(**changes: Any) -> Stage:
     return stage(names.STAGE_EVALUATE, StageState.DONE, summary=summary, pod="one-evaluate-x", **times)
 
 
-def failed_stage(stage_name: str, *, request_wrong: bool = False) -> Stage:
+def failed_stage(stage_name: str, *, outcome: Outcome | None = None) -> Stage:
     """Return a stage whose batch Job failed."""
-    problem = Problem("OutOfMemory", "it needs more", request_wrong=request_wrong)
+    problem = Problem("OutOfMemory", "it needs more", outcome=outcome)
     return stage(stage_name, StageState.FAILED, problem=problem)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll_job.errors import UserError
+from plimsoll_job.boundary import boundary
 from plimsoll_job.load.artifact import Artifact
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
@@ -19,13 +19,9 @@ class Server:
     """One model as it would be served."""
 
     def __init__(self, artifact: Artifact, *, threads: int, spec_field: str) -> None:
-        try:
+        with boundary(spec_field, f"ONNX Runtime cannot load {artifact.ref.uri}"):
             self._session = open_served(artifact.graph, threads)
-        except UserError:
-            raise
-        # ONNX Runtime's errors share no public base class.
-        except Exception as error:
-            raise UserError(f"{spec_field}: ONNX Runtime cannot load {artifact.ref.uri}: {error}") from error
+        self._spec_field, self._uri = spec_field, artifact.ref.uri
         self.shapes = {one.name: one.shape[1:] for one in artifact.manifest.inputs}
         #: Classes, numbers or dimensions of an answer.
         self.outputs = artifact.manifest.outputs[0].shape[-1] or 0
@@ -37,4 +33,5 @@ class Server:
 
     def predict(self, samples: Samples, keep: Callable[[NDArray[np.float32]], NDArray[Any]]) -> NDArray[Any]:
         """Return what is to be kept of the outputs of every sample."""
-        return np.concatenate([keep(self.run(batch)) for batch in samples.batches()])
+        with boundary(self._spec_field, f"{self._uri} cannot answer the evaluation data"):
+            return np.concatenate([keep(self.run(batch)) for batch in samples.batches()])

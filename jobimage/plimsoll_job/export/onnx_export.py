@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.fold import fold
 from plimsoll_job.export.graph import rename, strip
@@ -26,6 +27,8 @@ from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.sessions import open_frugally
 
+FIELD = "spec.model.architecture"
+NOT_EXPORTABLE = "the model cannot be exported to ONNX"
 OUTPUT_NAME = "logits"
 OPSET = 17
 CHECKED_BATCHES = (1, 5)
@@ -76,30 +79,27 @@ def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
     # The exporter gives each name once, and would rename the weight that has that of an input or of the answers.
     aside = {name: _apart(name, weights) for name in (*(one.name for one in signature), OUTPUT_NAME)}
     inputs = [aside[one.name] for one in signature]
-    try:
-        with _quiet(), any_pooling(OPSET):
-            torch.onnx.export(
-                module,
-                example_of(signature),
-                written,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
-                # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
-                dynamo=False,
-                input_names=inputs,
-                output_names=[aside[OUTPUT_NAME]],
-                dynamic_axes={
-                    aside[OUTPUT_NAME]: output_axes(module, signature),
-                    **{
-                        name: {0: "batch", **({1: "length"} if one.any_length else {})}
-                        for name, one in zip(inputs, signature, strict=True)
-                    },
+    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), any_pooling(OPSET):
+        torch.onnx.export(
+            module,
+            example_of(signature),
+            written,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
+            # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
+            dynamo=False,
+            input_names=inputs,
+            output_names=[aside[OUTPUT_NAME]],
+            dynamic_axes={
+                aside[OUTPUT_NAME]: output_axes(module, signature),
+                **{
+                    name: {0: "batch", **({1: "length"} if one.any_length else {})}
+                    for name, one in zip(inputs, signature, strict=True)
                 },
-                opset_version=OPSET,
-                # docs/decisions/0036: the exporter would hold the weights three times more.
-                export_params=False,
-                do_constant_folding=False,
-            )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        raise _not_exportable(str(error)) from error
+            },
+            opset_version=OPSET,
+            # docs/decisions/0036: the exporter would hold the weights three times more.
+            export_params=False,
+            do_constant_folding=False,
+        )
     model = LeanModel(onnx.load_from_string(written.getvalue()))
     _attach(model, weights, inputs)
     _give_back_names(model, {other: name for name, other in aside.items() if other != name})
@@ -144,7 +144,7 @@ def _give_back_names(model: LeanModel, names: Mapping[str, str]) -> None:
 
 
 def _not_exportable(why: str) -> UserError:
-    return UserError(f"spec.model.architecture: the model cannot be exported to ONNX: {why}", reason="NotExportable")
+    return UserError(f"{FIELD}: {NOT_EXPORTABLE}: {why}", reason="NotExportable")
 
 
 def output_axes(module: nn.Module, signature: Signature) -> dict[int, str]:

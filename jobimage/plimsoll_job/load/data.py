@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.spec import DataSource
+from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.columns import Columns
 from plimsoll_job.load.formats import read_columns
@@ -78,11 +79,13 @@ def read_samples(
     takes it.
     """
     uses = _uses(source, read_labels is not None, columns)
-    read = read_columns(source, store, spec_field, [name for name, _ in uses])
+    with boundary(f"{spec_field}.uri", f"{source.uri} cannot be read", reason="DataUnreadable"):
+        read = read_columns(source, store, spec_field, [name for name, _ in uses])
     for name, used_as in uses:
         if name not in read.arrays:
             raise UserError(f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}")
-    inputs, words = _inputs_of(read, source, spec_field, files or {})
+    with boundary(f"{spec_field}.uri", f"{source.uri} cannot be made into inputs", reason="DataUnreadable"):
+        inputs, words = _inputs_of(read, source, spec_field, files or {})
     count = len(next(iter(inputs.values())))
     for name, used_as in uses:
         if len(read.arrays[name]) != count:

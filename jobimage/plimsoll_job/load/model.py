@@ -10,6 +10,7 @@ from torch import nn
 
 from plimsoll_api.artifact import TEXT_FILES, TOKENIZER_FILE
 from plimsoll_api.spec import Architecture, ModelSource, Task
+from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.factory import build_factory
 from plimsoll_job.load.architectures.graph import GraphModule
@@ -69,6 +70,11 @@ def load_model(source: ModelSource, store: Store, task: str = "", *, allow_code:
     A Hugging Face directory may hold models of several tasks; the other architectures are of one. Code that comes with
     it runs only where that is allowed.
     """
+    with boundary(WEIGHTS_FIELD, "the model cannot be loaded", reason="NotLoadable"):
+        return _load(source, store, task, allow_code)
+
+
+def _load(source: ModelSource, store: Store, task: str, allow_code: bool) -> SourceModel:
     if source.architecture.huggingface is not None:
         return _load_huggingface(source, store, task, allow_code)
     if source.architecture.onnx is not None:

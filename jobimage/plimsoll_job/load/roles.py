@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from plimsoll_api.spec import Architecture, ModelSource
+from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
@@ -27,7 +28,7 @@ def load_teacher(
 def build_student(architecture: Architecture, seed: int, spec_field: str) -> nn.Module:
     """Return the architecture's module with weights drawn by the seed, in evaluation mode."""
     torch.manual_seed(seed)
-    with _named({"spec.model.architecture.": f"{spec_field}."}):
+    with _named({"spec.model.architecture.": f"{spec_field}."}), boundary(spec_field, "it cannot be built"):
         return build_module(architecture)[0].eval()
 
 
@@ -48,10 +49,8 @@ def check_answers(module: nn.Module, like: nn.Module, signature: Signature, spec
     example = example_of(signature)
     with torch.no_grad():
         wanted = like(*example).shape
-        try:
+        with boundary(spec_field, "refuses the inputs of spec.model"):
             given = module(*example).shape
-        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
-            raise UserError(f"{spec_field}: refuses the inputs of spec.model: {error}") from error
     if given != wanted:
         raise UserError(
             f"{spec_field}: answers a sample with {list(given[1:])} numbers, spec.model with {list(wanted[1:])}"

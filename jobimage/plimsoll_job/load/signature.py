@@ -10,6 +10,7 @@ from torch import nn
 
 from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
+from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.data import Samples, check_inputs
@@ -50,25 +51,22 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
     _check_vocabulary(module, signature, next(iter(given), ""))
     spec_field = "spec.model.architecture" if told is not None else next(iter(given))
     signature = with_samples(signature, next(iter(given.values()), None))
-    try:
-        with torch.no_grad():
-            output = module(*example_of(signature))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise _refused(signature, spec_field, error) from error
+    with boundary(spec_field, _refusal(signature)), torch.no_grad():
+        output = module(*example_of(signature))
     check_output(output, task)
     if isinstance(module, GraphModule):
         module.check_batches(example_of(signature, module.most))
     return signature
 
 
-def _refused(signature: Signature, spec_field: str, error: Exception) -> UserError:
-    """Return the error of a model that does not answer the example, with where its samples are from."""
+def _refusal(signature: Signature) -> str:
+    """Return in words that the model does not answer the example, with where its samples are from."""
     shapes = " and ".join(str(list(one.shape)) for one in signature)
     if all(one.samples is not None for one in signature):
-        return UserError(f"{spec_field}: the model refuses samples of the shape {shapes}: {error}")
-    return UserError(
-        f"{spec_field}: the model refuses random numbers of the shape {shapes}, which stand in for samples: {error}; "
-        "name calibration or training data"
+        return f"the model refuses samples of the shape {shapes}"
+    return (
+        f"the model refuses random numbers of the shape {shapes}, which stand in for samples (name calibration or "
+        "training data)"
     )
 
 

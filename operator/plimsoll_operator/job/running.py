@@ -29,6 +29,11 @@ PHASES = {
     names.STAGE_COMPRESS: (Phase.COMPRESSING, Reason.COMPRESSING),
     names.STAGE_EVALUATE: (Phase.EVALUATING, Reason.EVALUATING),
 }
+#: What a job that ended with its stage is told to have ended by; a stage that failed in any other way is StageFailed.
+ENDED_BY: dict[Outcome | None, Reason] = {
+    Outcome.REQUEST_WRONG: Reason.REQUEST_WRONG,
+    Outcome.INTERNAL_ERROR: Reason.INTERNAL_ERROR,
+}
 MESSAGES = {
     names.STAGE_COMPRESS: "the model is being compressed",
     names.STAGE_EVALUATE: "baseline and candidate are being measured",
@@ -202,7 +207,7 @@ def _carry_on(snapshot: JobSnapshot, now: datetime, stage: Stage, scale: str) ->
         return _wait_for(snapshot, now, f"batch Job {stage.name}")
     if stage.state is StageState.FAILED and stage.problem:
         problem = stage.problem
-        told = Reason.REQUEST_WRONG if problem.request_wrong else Reason.STAGE_FAILED
+        told = ENDED_BY.get(problem.outcome, Reason.STAGE_FAILED)
         return tell.failed(snapshot, now, told, f"{stage.name}: {problem.reason}: {problem.message}")
     if stage.state is StageState.LOST:
         why = "its pod is gone and with it the result; finished work is found again in the store"
