@@ -96,7 +96,7 @@ class Told(nn.Module):
 
 
 def test_a_model_that_refuses_random_numbers_is_not_said_to_refuse_the_data() -> None:
-    with pytest.raises(UserError, match=r"refuses random numbers of the shape \[1\], which .*; name calibration or"):
+    with pytest.raises(UserError, match=r"refuses random numbers of the shape \[1\], which .*\(name calibration or"):
         signature_of(Told(), {"spec.data.calibration.inputs": None}, "TabularClassification")
     data = Samples({"inputs": np.array([[100], [102], [101]], np.float32)}, None, "")
     signature = signature_of(Told(), {"spec.data.train.inputs": data}, "TabularClassification")
