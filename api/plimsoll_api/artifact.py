@@ -9,6 +9,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Model
 from plimsoll_api.spec import Digest
+from plimsoll_api.values import list_of
 
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
@@ -121,6 +122,13 @@ class ArtifactRef(Model):
     uri: Annotated[str, Field(max_length=1200)] = Field(description="Its directory.")
     digest: Digest = Field(description="sha256 of its manifest.")
     size_bytes: int = Field(ge=0, description="Bytes of the files that serving it needs.")
+    requires: list[ProcessorFeature] = Field(
+        default=[],
+        max_length=8,
+        description="What a processor must have to answer with it as it was made to, as the manifest says; nothing: it "
+        "answers alike on each.",
+        json_schema_extra=list_of("set"),
+    )
 
     def beside(self, digest: str) -> str:
         """Return the URI of another artifact of the same store."""

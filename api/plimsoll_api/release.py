@@ -8,6 +8,7 @@ from pydantic import Field
 
 from plimsoll_api.artifact import ArtifactRef
 from plimsoll_api.gates import no_limit_twice
+from plimsoll_api.machine import Machine
 from plimsoll_api.model import Model
 from plimsoll_api.rules import Pattern, Rule
 from plimsoll_api.spec import (
@@ -88,6 +89,7 @@ class ReevaluationStatus(Model):
         default=[], max_length=32, description="The gate's checks.", json_schema_extra=list_of("map", "name")
     )
     report: ReportRef | None = Field(default=None, description="Its report.")
+    measured_on: Machine | None = Field(default=None, description="The kind of machine that measured.")
     start_time: Time | None = Field(default=None, description="When it began.")
     completion_time: Time | None = Field(default=None, description="When it ended.")
 
@@ -160,6 +162,10 @@ class ModelRevisionSpec(Model):
     source: RevisionSource = Field(description="The job that made it.")
     summary: JobSummary | None = Field(default=None, description="Its figures; unset for a baseline.")
     report: ReportRef | None = Field(default=None, description="Its report.")
+    measured_on: Machine | None = Field(
+        default=None,
+        description="The kind of machine that its verdict rests on, of a baseline that of its candidate's.",
+    )
 
 
 class ModelRevisionStatus(Model):

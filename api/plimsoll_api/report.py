@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from plimsoll_api.artifact import ArtifactRef, Lineage
+from plimsoll_api.machine import Machine
 from plimsoll_api.model import Model
 from plimsoll_api.spec import Digest, Metric, Task
 
@@ -34,15 +35,17 @@ class DataProvenance(Model):
     classes: int | None = Field(default=None, description="Classes that the model tells apart; unset for other tasks.")
 
 
-class Environment(Model):
+class Environment(Machine):
     """The machine and the software that measured."""
 
-    processor: str
-    gpu: str | None = Field(default=None, description="The GPU that the models answered on; the processor when unset.")
     cores: int
-    threads: int
     packages: dict[str, str]
     peak_memory_bytes: int = Field(description="The most host memory that the evaluate pod held.")
+
+    @property
+    def machine(self) -> Machine:
+        """The kind of machine, for those who compare it with another."""
+        return Machine.model_validate({name: getattr(self, name) for name in Machine.model_fields})
 
 
 class LatencyFigures(Model):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.machine import Machine
 from plimsoll_api.model import Model
 from plimsoll_api.spec import Digest, list_of
 from plimsoll_api.verdict import Check, Verdict
@@ -118,4 +119,5 @@ class CompressionJobStatus(Model):
         "spec.runtime.resources.limits.memory must be above. Of all pods that worked on it, the largest.",
     )
     report: ReportRef | None = Field(default=None, description="The evaluation's report.")
+    measured_on: Machine | None = Field(default=None, description="The kind of machine that the verdict rests on.")
     revision: int | None = Field(default=None, description="The release's revision that it became.")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from plimsoll_api import figures
 from plimsoll_api.artifact import Leftover
+from plimsoll_api.machine import Machine
 from plimsoll_api.report import Progress, Report
 from plimsoll_api.summary import QUALITY_METRICS, summarize
 from plimsoll_api.tasks import quality_of
@@ -106,7 +107,7 @@ class Display:
         colour = COLOURS[judgement.verdict]
         self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")
         self._console.print(judgement.message, markup=False, soft_wrap=True)
-        self._console.print(f"machine   {report.environment.gpu or report.environment.processor}", markup=False)
+        self._console.print(f"machine   {_machine(report.environment)}", markup=False, soft_wrap=True)
         self._console.print(f"memory    {_memory(report)}")
         if report.candidate is not None:
             self._console.print(f"artifact  {report.candidate.artifact.uri}", markup=False, soft_wrap=True)
@@ -118,6 +119,14 @@ class Display:
                 f"          {report_file} of an earlier run is now {before}", markup=False, soft_wrap=True
             )
         self._console.print(f"report    {report_file}", markup=False, soft_wrap=True)
+
+
+def _machine(machine: Machine) -> str:
+    """Return what the figures are of."""
+    kernels = f" ({', '.join(machine.instruction_sets)})" if machine.instruction_sets and machine.gpu is None else ""
+    runtime = f", {machine.runtime}" if machine.runtime else ""
+    threads = f"{machine.threads} thread{'s' * (machine.threads > 1)}"
+    return f"{machine.gpu or machine.processor}{kernels}, {threads}{runtime}"
 
 
 def _note(progress: Progress) -> str:

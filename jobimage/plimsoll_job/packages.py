@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -31,6 +32,16 @@ def engine_versions(architectures: Iterable[Architecture]) -> dict[str, str]:
         for package in packages
     }
     return package_versions([*ENGINE, *sorted(builders)])
+
+
+def runtime_build() -> str:
+    """Return the package, version and commit of the ONNX Runtime that serves here."""
+    # The operator's image and the command line have no runtime.
+    import onnxruntime  # noqa: PLC0415
+
+    commit = re.search(r"git-commit-id=(\w+)", onnxruntime.get_build_info())
+    packages = " ".join(f"{name} {number}" for name, number in package_versions(SERVING_RUNTIME).items())
+    return f"{packages} ({commit.group(1)})" if commit else packages
 
 
 def package_versions(names: Sequence[str]) -> dict[str, str]:

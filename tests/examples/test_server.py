@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import yaml
 MANIFEST = Path(__file__).parents[2] / "examples" / "digits" / "server.yaml"
 
 
-def write_artifact(claims: Path, name: str, answer: int) -> tuple[str, str]:
+def write_artifact(claims: Path, name: str, answer: int, requires: Sequence[str] = ()) -> tuple[str, str]:
     """Write a model that always answers the same class; return its URI and digest."""
     folder = claims / "models" / name
     folder.mkdir(parents=True)
@@ -41,7 +41,7 @@ def write_artifact(claims: Path, name: str, answer: int) -> tuple[str, str]:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / "model.onnx"
     )
     files = [{"path": "model.onnx", "digest": digest((folder / "model.onnx").read_bytes())}]
-    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    (folder / "manifest.json").write_text(json.dumps({"files": files, "requires": list(requires)}))
     return f"pvc://models/{name}", digest((folder / "manifest.json").read_bytes())
 
 
@@ -54,6 +54,8 @@ class Server:
         self.root = root
         self.pointer = root / "pointer"
         self.claims = root / "claims"
+        self.cpu_info = root / "cpuinfo"
+        self.cpu_info.write_text("flags : fpu avx2")
         self.pointer.mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -91,6 +93,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path)
     environment = {
         **os.environ, "POINTER": str(server.pointer), "CLAIMS": str(server.claims), "PORT": str(server.port),
+        "CPU_INFO": str(server.cpu_info),
     }  # fmt: skip
     process = subprocess.Popen([sys.executable, tmp_path / "server.py"], env=environment)
     yield server
@@ -120,6 +123,19 @@ def test_a_damaged_model_never_takes_over(server: Server) -> None:
     server.point(2, *second)
     time.sleep(2.5)
     assert server.ask("/")[1]["revision"] == "1"
+
+
+@pytest.mark.parametrize(("has", "serves"), [("flags : fpu avx2 avx512_vnni", "2"), ("flags : fpu avx2", "1")])
+def test_a_model_that_the_processor_would_answer_wrong_with_never_takes_over(
+    server: Server, has: str, serves: str
+) -> None:
+    server.cpu_info.write_text(has)
+    first, second = write_artifact(server.claims, "a", 0), write_artifact(server.claims, "b", 2, requires=["Vnni"])
+    server.point(1, *first)
+    server.wait(lambda _, body: body.get("revision") == "1")
+    server.point(2, *second)
+    time.sleep(2.5)
+    assert server.ask("/")[1]["revision"] == serves
 
 
 def test_a_wrong_request_is_answered_as_such(server: Server) -> None:

@@ -105,7 +105,15 @@ def good_report(request: EvaluationRequest, lost: int = 3, *, intact: bool = Tru
     return Report(
         task=request.task,
         data=DataProvenance(uri=request.data.uri, digest=digest(request.data.uri), samples=samples, classes=10),
-        environment=Environment(processor="puppet", cores=2, threads=1, packages={}, peak_memory_bytes=1 << 28),
+        environment=Environment(
+            processor="puppet",
+            instruction_sets=["avx2", "avx512_vnni"],
+            runtime="ort 1",
+            cores=2,
+            threads=1,
+            packages={},
+            peak_memory_bytes=1 << 28,
+        ),
         baseline=figures(request.baseline, right / samples, 0.002),
         candidate=figures(request.candidate, (right - lost) / samples, 0.001),
         flips=Flips(

@@ -145,6 +145,14 @@ def test_an_empty_release_gets_the_baseline_first() -> None:
     assert told(decision).revision == 2
 
 
+def test_a_verdict_takes_the_machine_along_that_it_rests_on() -> None:
+    decision = decide(order(**TO_RELEASE), judged(release=release()), NOW)
+    made = [action.manifest["spec"] for action in decision.actions if isinstance(action, Create)]
+    machine = {"processor": "puppet", "instructionSets": ["avx2", "avx512_vnni"], "threads": 1, "runtime": "ort 1"}
+    assert [spec["measuredOn"] for spec in made] == [machine, machine]
+    assert told(decision).to_wire()["measuredOn"] == machine
+
+
 @pytest.mark.parametrize(
     ("view", "number"),
     [

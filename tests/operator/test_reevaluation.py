@@ -6,19 +6,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.integration.stories import digest
+from tests.integration.stories import digest, good_report
 from tests.operator.worlds import IMAGE, NOW, RELEASE_UID, orders, revision
 
 from plimsoll_api.data import EvaluationData
+from plimsoll_api.machine import Machine
+from plimsoll_api.names import REQUEST_VARIABLE
+from plimsoll_api.plan import EvaluationRequest
 from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus
+from plimsoll_api.report import Outcome, Summary
 from plimsoll_api.status import ReportRef
-from plimsoll_operator.actions import Refusal
+from plimsoll_operator.actions import Create, Refusal
 from plimsoll_operator.cluster.resources import MODEL_RELEASES
 from plimsoll_operator.pods import Owner
 from plimsoll_operator.release import build
 from plimsoll_operator.release.decide import decide
 from plimsoll_operator.release.revisions import Revision
 from plimsoll_operator.release.snapshot import ReleaseSnapshot
+from plimsoll_operator.reports import ReportReading
 from plimsoll_operator.stage import Stage, StageState
 
 OWNER = Owner(MODEL_RELEASES, "ns", "digits", RELEASE_UID)
@@ -67,6 +72,47 @@ def test_one_that_is_refused_is_over_in_the_api_servers_words_and_holds_up_nothi
     assert told.current_revision == 3
     assert told.rejected == []
     assert orders(decision)[0] == "announce ReevaluationError"
+
+
+def test_one_on_another_kind_of_machine_says_what_differs() -> None:
+    machine = Machine(processor="old", instruction_sets=["avx2"], threads=4, runtime="ort 1")
+    for measured_on, says in (
+        (machine, ["with avx512_vnni", "with 1 threads instead of 4"]),
+        (machine.model_copy(update={"instruction_sets": ["avx2", "avx512_vnni"], "threads": 1}), []),
+        (None, []),
+    ):
+        made = revision(2, "a")
+        seen = serving(replace(made, spec=made.spec.model_copy(update={"measured_on": measured_on})), reevaluate="now")
+        begun = ModelReleaseStatus.model_validate(decide(ModelReleaseSpec(), seen, IMAGE, NOW).status)
+        ordered = decide(
+            ModelReleaseSpec(), replace(seen, status=begun, evaluate=Stage(StageState.ABSENT, "e")), IMAGE, NOW
+        )
+        job = next(action.manifest for action in ordered.actions if isinstance(action, Create))
+        request = EvaluationRequest.model_validate_json(request_of(job))
+        summary = Summary(
+            outcome=Outcome.DONE,
+            reason="Done",
+            message="",
+            report_uri="pvc://models/out/reports/r",
+            report_digest=digest("r"),
+        )
+        ended = replace(
+            seen,
+            status=begun,
+            evaluate=Stage(StageState.DONE, "e", summary=summary),
+            report=ReportReading(report=good_report(request)),
+        )
+        told = ModelReleaseStatus.model_validate(decide(ModelReleaseSpec(), ended, IMAGE, NOW).status).reevaluation
+        assert told is not None
+        assert told.measured_on is not None, told.message
+        assert told.measured_on.processor == "puppet"
+        assert [part for part in says if part not in told.message] == []
+        assert ("another kind of machine" in told.message) == bool(says)
+
+
+def request_of(job: dict[str, Any]) -> str:
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    return str(next(one["value"] for one in variables if one["name"] == REQUEST_VARIABLE))
 
 
 def reevaluated(own: dict[str, Any], given: dict[str, Any]) -> tuple[ModelReleaseStatus, list[str]]:

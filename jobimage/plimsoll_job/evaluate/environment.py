@@ -8,8 +8,8 @@ from plimsoll_api.report import Environment
 from plimsoll_job.cores import core_count
 from plimsoll_job.gpu import gpu_names
 from plimsoll_job.memory import peak_memory_bytes
-from plimsoll_job.packages import SERVING_RUNTIME, package_versions
-from plimsoll_job.processor import processor_name
+from plimsoll_job.packages import SERVING_RUNTIME, package_versions, runtime_build
+from plimsoll_job.processor import instruction_sets, processor_name
 from plimsoll_job.sessions import serving_gpu
 
 PACKAGES = ("plimsoll", *SERVING_RUNTIME, "numpy")
@@ -19,6 +19,8 @@ def describe_environment(threads: int) -> Environment:
     """Return the machine, the software, and the most memory this pod has held."""
     return Environment(
         processor=processor_name(),
+        instruction_sets=instruction_sets(),
+        runtime=runtime_build(),
         gpu=serving_gpu(),
         cores=core_count(),
         threads=threads,

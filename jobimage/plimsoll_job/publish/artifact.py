@@ -60,7 +60,9 @@ def publish_artifact(manifest: ArtifactManifest, directory: Path, output_uri: st
     """Copy the directory's files where it is not there yet, and return where it lies; a damaged one is written anew."""
     digest = manifest.content_digest()
     name = f"artifacts/{directory_of(digest)}"
-    ref = ArtifactRef(uri=f"{output_uri}/{name}", digest=digest, size_bytes=manifest.serving_bytes)
+    ref = ArtifactRef(
+        uri=f"{output_uri}/{name}", digest=digest, size_bytes=manifest.serving_bytes, requires=manifest.requires
+    )
     target = store.locate(output_uri, OUTPUT_FIELD) / name
     if target.exists() and not is_intact(ref, store):
         shutil.rmtree(target, ignore_errors=True)

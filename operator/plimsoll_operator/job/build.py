@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from plimsoll_api import names
 from plimsoll_api.artifact import ArtifactRef
+from plimsoll_api.machine import Machine
 from plimsoll_api.model import canonical_json
 from plimsoll_api.plan import EvaluationRequest, Plan
 from plimsoll_api.release import ModelRevisionSpec, RevisionSource
@@ -156,6 +157,7 @@ def revision(
     source: RevisionSource,
     summary: JobSummary | None = None,
     report: ReportRef | None = None,
+    measured_on: Machine | None = None,
 ) -> Json:
     """Return a ModelRevision, owned by the release so that no job's end collects it."""
     body = ModelRevisionSpec(
@@ -173,6 +175,7 @@ def revision(
         source=source,
         summary=summary,
         report=report,
+        measured_on=measured_on,
     )
     return {
         "apiVersion": MODEL_REVISIONS.api_version,

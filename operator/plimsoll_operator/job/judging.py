@@ -37,6 +37,7 @@ def decide_verdict(order: Order, snapshot: JobSnapshot, now: datetime, report: R
         "checks": judgement.checks,
         "summary": summarize(report),
         "report": ref,
+        "measured_on": report.environment.machine,
     }
     says = [_gate_condition(judgement)]
     if judgement.verdict is Verdict.PASS:

@@ -66,6 +66,7 @@ def _new_revisions(order: Order, snapshot: JobSnapshot, release: ReleaseView) ->
             artifact=status.baseline,
             baseline=status.baseline,
             source=source,
+            measured_on=status.measured_on,
         )
         actions.append(Create(MODEL_REVISIONS, baseline, "the release has nothing yet to go back to"))
         number += 1
@@ -78,6 +79,7 @@ def _new_revisions(order: Order, snapshot: JobSnapshot, release: ReleaseView) ->
         source=source,
         summary=status.summary,
         report=status.report,
+        measured_on=status.measured_on,
     )
     actions.append(Create(MODEL_REVISIONS, candidate, "its gate passed"))
     return tuple(actions), number

@@ -32,7 +32,7 @@ def model_config(owner: Owner, revision: Revision) -> Json:
 
 def model_config_data(revision: Revision) -> dict[str, str]:
     """Return the pointer as a ConfigMap holds it."""
-    artifact = revision.spec.artifact
+    artifact, machine = revision.spec.artifact, revision.spec.measured_on
     return {
         "revision": str(revision.number),
         "digest": artifact.digest,
@@ -40,6 +40,9 @@ def model_config_data(revision: Revision) -> dict[str, str]:
         "sizeBytes": str(artifact.size_bytes),
         "modelFile": MODEL_FILE,
         "baseline": "true" if artifact.digest == revision.spec.baseline.digest else "false",
+        "requires": " ".join(artifact.requires),
+        "instructionSets": " ".join(machine.instruction_sets) if machine else "",
+        "runtime": machine.runtime if machine else "",
     }
 
 

@@ -32,18 +32,24 @@ def judge(
 ) -> Outcome:
     """Judge the report by the gates and end the re-evaluation with what follows."""
     judgement = gate.judge(report, gates)
+    why = f"{judgement.message}{_elsewhere(measured, report)}"
     about = report.candidate.artifact.digest if report.candidate else None
     if about != measured.digest and (about or judgement.verdict is not Verdict.INCONCLUSIVE):
         return course.error(f"the report is about {about or 'an unnamed artifact'}, not {measured.digest}")
     if judgement.verdict is Verdict.FAIL:
-        outcome = _regressed(course, spec, measured, report, why=judgement.message)
+        outcome = _regressed(course, spec, measured, report, why=why)
     elif judgement.verdict is Verdict.PASS:
-        outcome = course.ended(Reason.REEVALUATION_PASSED, judgement.message, warn=False)
+        outcome = course.ended(Reason.REEVALUATION_PASSED, why, warn=False)
     else:
-        outcome = course.ended(Reason.REEVALUATION_INCONCLUSIVE, f"{judgement.message}; the pointer stays")
+        outcome = course.ended(Reason.REEVALUATION_INCONCLUSIVE, f"{why}; the pointer stays")
     if outcome.status is None:
         raise ValueError("an ended re-evaluation has a status")
-    facts = {"verdict": judgement.verdict, "checks": judgement.checks, "report": ref}
+    facts = {
+        "verdict": judgement.verdict,
+        "checks": judgement.checks,
+        "report": ref,
+        "measured_on": report.environment.machine,
+    }
     evaluate = course.snapshot.evaluate
     seconds = evaluate.seconds if evaluate else None
     return replace(
@@ -52,6 +58,13 @@ def judge(
         verdict=judgement.verdict.value,
         measured=((names.STAGE_REEVALUATE, seconds),) if seconds is not None else (),
     )
+
+
+def _elsewhere(measured: Revision, report: Report) -> str:
+    """Return how the machine differs from that which the revision's verdict rests on, nothing where it does not."""
+    before = measured.spec.measured_on
+    differences = before.differences(report.environment) if before else []
+    return f"; measured on another kind of machine than before: {', '.join(differences)}" if differences else ""
 
 
 def _regressed(course: Course, spec: ModelReleaseSpec, measured: Revision, report: Report, *, why: str) -> Outcome:
