@@ -90,6 +90,15 @@ class Lineage(Model):
     packages: dict[str, str] = Field(default={}, description="Versions of the packages that made it.")
 
 
+class ClassNames(Model):
+    """What the classes are called, in the order of the model's outputs."""
+
+    of: Literal["Data", "Model"] = Field(
+        description="Where they stand: in the data of the compression, or in the model's own config.json."
+    )
+    names: list[str] = Field(description="One a class.")
+
+
 class ArtifactManifest(Model):
     """The whole of an artifact; the sha256 of its canonical JSON is the artifact's digest."""
 
@@ -107,6 +116,9 @@ class ArtifactManifest(Model):
         description="What a processor must have to answer with the ONNX model as it was made to. Vnni: sums of 8-bit "
         "products that do not saturate, as on x86-64 with AVX512-VNNI or AVX-VNNI, and on every arm64. Nothing: it "
         "answers alike on each.",
+    )
+    classes: ClassNames | None = Field(
+        default=None, description="Of a baseline that tells classes apart, where their names are known."
     )
     lineage: Lineage = Field(description="Where it comes from.")
 

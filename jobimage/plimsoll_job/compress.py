@@ -109,7 +109,7 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         write_outputs(
             Candidate(module), loaded.source, loaded.signature, plan.task, formats=[OutputFormat.ONNX], directory=files
         )
-        manifest = build_manifest(files, count(module, loaded.signature), lineage)
+        manifest = build_manifest(files, count(module, loaded.signature), lineage, loaded.classes)
         reporter.report(
             "analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample"
         )

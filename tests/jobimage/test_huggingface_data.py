@@ -71,10 +71,16 @@ def test_images_are_decoded_as_the_source_says(claims: Path) -> None:
         read(claims, "wines", inputs=["row"], images=settings)
 
 
-def test_the_names_of_classes_bound_the_labels(claims: Path) -> None:
+def test_labels_of_a_data_set_are_the_names_of_its_classes(claims: Path) -> None:
+    """Its numbers are of an order of its own, which need not be that of the model's outputs."""
     assert "barolo" in (claims / "data" / "wines" / "dataset_info.json").read_text()
-    assert read(claims, "wines", inputs=["row"]).labels is not None
-    with pytest.raises(UserError, match="label 2 is beyond the 2 names"):
+    found = read(claims, "wines", inputs=["row"])
+    assert list(found.classes) == ["barolo", "grignolino", "barbera"]
+    turned = read(claims, "wines", inputs=["row"], classes=["barbera", "grignolino", "barolo"])
+    assert found.labels is not None
+    assert turned.labels is not None
+    assert turned.labels.tolist() == (2 - found.labels).tolist()
+    with pytest.raises(UserError, match=r"f.classes: has no 'barbera', 'barolo', 'grignolino', which f.labels has"):
         read(claims, "wines", inputs=["row"], classes=["a", "b"])
 
 

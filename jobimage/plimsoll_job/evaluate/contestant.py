@@ -12,6 +12,7 @@ from plimsoll_job.evaluate.runtime import Server
 from plimsoll_job.evaluate.timing import Times, measure_times
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS, Answers, Yardstick
 from plimsoll_job.load.artifact import Artifact
+from plimsoll_job.load.classes import check_classes_of
 from plimsoll_job.load.data import Samples, check_inputs, read_samples, taken_by
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.load.labels import READ_LABELS
@@ -53,6 +54,7 @@ def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: C
         samples = read_samples(request.data, store, DATA_FIELD, read_labels, columns=columns, files=artifact.files)
         samples = taken_by(samples, names)
     yardstick = YARDSTICKS[request.task]
+    check_classes_of(samples, request.data, server.outputs, DATA_FIELD, artifact.manifest.classes)
     check_inputs(samples, server.shapes, f"{DATA_FIELD}.{'text' if request.data.text else 'inputs'}")
     yardstick.check(samples.labels, server.outputs, DATA_FIELD)
     return Contestant(artifact, server, samples, server.predict(samples, yardstick.answers))

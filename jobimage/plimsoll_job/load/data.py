@@ -13,10 +13,10 @@ from plimsoll_api.artifact import TOKENIZER_FILE
 from plimsoll_api.spec import DataSource
 from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
-from plimsoll_job.load.columns import Columns
+from plimsoll_job.load.columns import Columns, Wanted
 from plimsoll_job.load.formats import read_columns
 from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
-from plimsoll_job.load.labels import ReadLabels, tag_numbers, tags_of_tokens
+from plimsoll_job.load.labels import ReadLabels, named, tag_numbers, tags_of_tokens
 from plimsoll_job.load.sentences import Sentences
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.text import Words, texts_of, tokenize, tokenize_words, words_of
@@ -26,16 +26,22 @@ MAX_BATCH = 256
 MAX_BATCH_BYTES = 8 << 20
 #: What a token counts: the numbers that hidden layers make of it.
 TOKEN_BYTES = 4 << 10
+#: So many of a data set's columns are named where one of them is missing.
+MAX_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one data set: the inputs, the labels where they were asked for, further columns."""
+    """Samples of one data set: the inputs, the labels where they were asked for, further columns.
+
+    `classes` are the names that labels are numbered by, whether they were read or not; none where they are numbers.
+    """
 
     inputs: Arrays
     labels: NDArray[Any] | None
     digest: str
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -79,11 +85,15 @@ def read_samples(
     takes it.
     """
     uses = _uses(source, read_labels is not None, columns)
+    wanted = Wanted([name for name, _ in uses], _texts_among(source, uses))
     with boundary(f"{spec_field}.uri", f"{source.uri} cannot be read", reason="DataUnreadable"):
-        read = read_columns(source, store, spec_field, [name for name, _ in uses])
+        read = read_columns(source, store, spec_field, wanted)
     for name, used_as in uses:
         if name not in read.arrays:
-            raise UserError(f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}")
+            shown = ", ".join(read.found[:MAX_SHOWN]) + (", …" if len(read.found) > MAX_SHOWN else "")
+            raise UserError(
+                f"{spec_field}.{used_as}: {source.uri} has no array or column {name!r}; it has {shown or 'none'}"
+            )
     with boundary(f"{spec_field}.uri", f"{source.uri} cannot be made into inputs", reason="DataUnreadable"):
         inputs, words = _inputs_of(read, source, spec_field, files or {})
     count = len(next(iter(inputs.values())))
@@ -92,9 +102,9 @@ def read_samples(
             raise UserError(
                 f"{spec_field}.{used_as}: {name!r} has {len(read.arrays[name])} entries, the inputs have {count}"
             )
-    labels = None
+    labels, classes = None, source.classes or read.classes
     if read_labels is not None:
-        labels = read_labels(read.arrays[source.labels], source.classes or read.classes, spec_field)
+        labels = read_labels(named(read.arrays[source.labels], read.classes, spec_field), classes, spec_field)
     if labels is not None and read_labels is tag_numbers:
         if words is None:
             raise UserError(f"{spec_field}.text: expected a list of words a sample, each with its tag")
@@ -104,6 +114,7 @@ def read_samples(
         labels=labels,
         digest=read.digest,
         columns={name: read.arrays[name] for name in columns},
+        classes=classes,
     )
 
 
@@ -147,6 +158,12 @@ def _uses(source: DataSource, labels: bool, columns: Sequence[str]) -> list[tupl
         *([(source.labels, "labels")] if labels else []),
         *((name, "slices") for name in columns),
     ]
+
+
+def _texts_among(source: DataSource, uses: Sequence[tuple[str, str]]) -> frozenset[str]:
+    """Return the columns whose entries are words or names: by their looks alone, 007 and true would be none."""
+    numbers = {name for name, used_as in uses if used_as == "inputs" or (used_as == "labels" and not source.classes)}
+    return frozenset(name for name, _ in uses if name not in numbers)
 
 
 def _inputs_of(

@@ -15,7 +15,7 @@ from plimsoll_api.data import DataSource
 from plimsoll_api.images import Images
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.errors import UserError
-from plimsoll_job.load.columns import Columns
+from plimsoll_job.load.columns import Columns, Wanted
 from plimsoll_job.load.images import decode_image
 from plimsoll_job.load.store import Store
 from plimsoll_job.load.tables import array_of, columns_of
@@ -29,7 +29,7 @@ def is_dataset(directory: Path) -> bool:
     return (directory / STATE_FILE).is_file() or (directory / SPLITS_FILE).is_file()
 
 
-def read_dataset(source: DataSource, store: Store, spec_field: str, wanted: Sequence[str]) -> Columns:
+def read_dataset(source: DataSource, store: Store, spec_field: str, wanted: Wanted) -> Columns:
     """Return the wanted columns; UserError for a group of splits, torn files, and columns without array form.
 
     The names of classes are those of the label column's feature. Images are decoded as the source says.
@@ -48,7 +48,7 @@ def read_dataset(source: DataSource, store: Store, spec_field: str, wanted: Sequ
         raise UserError(f"{field}: {uri}/{STATE_FILE} names no data files") from error
     for shard in shards:
         files[shard] = store.read(f"{uri}/{shard}", field)
-    arrays = columns_of(
+    arrays, found = columns_of(
         lambda: _table([files[shard] for shard in shards]),
         (uri, spec_field, "Arrow"),
         wanted,
@@ -57,7 +57,7 @@ def read_dataset(source: DataSource, store: Store, spec_field: str, wanted: Sequ
     if source.images is not None and not any(array.ndim == 4 for array in arrays.values()):
         raise UserError(f"{spec_field}.images: {uri} has no column of images")
     digests = {name: digest_of(content) for name, content in files.items()}
-    return Columns(arrays, digest_of(canonical_json(digests)), _classes(info, source.labels))
+    return Columns(arrays, digest_of(canonical_json(digests)), _classes(info, source.labels), found)
 
 
 def _parsed(content: bytes, uri: str, field: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def read_image_folder(uri: str, settings: Images, store: Store, spec_field: str,
     if images:
         arrays[SINGLE_INPUT] = np.stack(images)
     classes = tuple(sorted(set(arrays[LABELS].tolist())))
-    return Columns(arrays, digest_of(canonical_json(digests)), classes)
+    return Columns(arrays, digest_of(canonical_json(digests)), classes, (SINGLE_INPUT, LABELS, FILE))
 
 
 def decode_image(content: bytes, settings: Images, what: str) -> NDArray[np.float32]:

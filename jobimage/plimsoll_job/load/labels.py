@@ -17,13 +17,21 @@ IGNORED = -100
 
 
 def class_numbers(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -> NDArray[np.int64]:
-    """Return class labels [n] as numbers from 0; names are those of `classes`. UserError for anything else."""
+    """Return class labels [n] as numbers from 0. UserError for anything else.
+
+    Names are those of `classes`, matched as text, however they are stored. Whole numbers are the numbers themselves,
+    unless a class is called by a number.
+    """
     field = f"{spec_field}.labels"
     if labels.ndim != 1 or isinstance(labels[:1].tolist()[0] if len(labels) else 0, list):
         raise UserError(f"{field}: expected one label a sample, got the shape {list(labels.shape)}")
-    if labels.dtype.kind in "UO":
-        return _numbers_of(labels.tolist(), classes, spec_field)
-    if not np.issubdtype(labels.dtype, np.integer):
+    by_number = not any(map(_is_number, classes))
+    if labels.dtype.kind in "UO" and classes and by_number and all(map(_is_number, labels.tolist())):
+        labels = labels.astype(np.int64)
+    integers = np.issubdtype(labels.dtype, np.integer)
+    if labels.dtype.kind in "UOb" or (integers and not by_number):
+        return _numbers_of([as_text(one) for one in labels.tolist()], classes, spec_field)
+    if not integers:
         whole = np.issubdtype(labels.dtype, np.floating) and bool(np.isfinite(labels).all() and (labels % 1 == 0).all())
         hint = "; store them as integers" if whole else ""
         raise UserError(f"{field}: expected integer class labels from 0, got {labels.dtype}{hint}")
@@ -34,14 +42,39 @@ def class_numbers(labels: NDArray[Any], classes: Sequence[str], spec_field: str)
     return labels.astype(np.int64)
 
 
-def _numbers_of(names: Sequence[Any], classes: Sequence[str], spec_field: str) -> NDArray[np.int64]:
+def as_text(label: Any) -> str:
+    """Return a label as it is written: true and false as JSON has them."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _is_number(label: Any) -> bool:
+    """Tell whether a label is a whole number as programs write it: 007 is a name."""
+    return isinstance(label, str) and label.isdecimal() and label == str(int(label))
+
+
+def named(labels: NDArray[Any], names: Sequence[str], spec_field: str) -> NDArray[Any]:
+    """Return labels that are numbers of a data set's own classes, or lists of such, as the names of these."""
+    listed = [one if isinstance(one, list) else [one] for one in labels.tolist()]
+    numbers = [one for part in listed for one in part if one != IGNORED]
+    if not names or not all(type(one) is int for one in numbers):
+        return labels
+    if wrong := [one for one in numbers if not 0 <= one < len(names)]:
+        why = "; -1 stands for samples that have none" if wrong[0] == -1 else ""
+        raise UserError(f"{spec_field}.labels: label {wrong[0]} is none of the data set's {len(names)} classes{why}")
+    texts = [[one if one == IGNORED else names[one] for one in part] for part in listed]
+    found = np.empty(len(labels), dtype=object)
+    found[:] = texts if any(isinstance(one, list) for one in labels.tolist()) else [part[0] for part in texts]
+    return found
+
+
+def _numbers_of(names: Sequence[str], classes: Sequence[str], spec_field: str) -> NDArray[np.int64]:
     if not classes:
         raise UserError(
             f"{spec_field}.classes: the labels are names such as {names[0]!r}; "
             "list the classes in the order of the model's outputs"
         )
     numbers = {name: number for number, name in enumerate(classes)}
-    unknown = sorted({str(name) for name in names if name not in numbers})
+    unknown = sorted({name for name in names if name not in numbers})
     if unknown:
         shown = ", ".join(map(repr, unknown[:5]))
         raise UserError(f"{spec_field}.classes: has no {shown}, which {spec_field}.labels has")
@@ -53,11 +86,12 @@ def tag_numbers(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -
     samples = labels.tolist()
     if not all(isinstance(sample, list) for sample in samples):
         raise UserError(f"{spec_field}.labels: expected a list of tags a sample, one for each word")
-    flat = np.array([tag for sample in samples for tag in sample])
-    numbers = np.full(len(flat), IGNORED) if flat.dtype.kind in "iu" else np.zeros(len(flat), dtype=np.int64)
-    counted = flat != IGNORED if flat.dtype.kind in "iu" else np.ones(len(flat), dtype=bool)
+    flat = [tag for sample in samples for tag in sample]
+    counted = np.array([tag != IGNORED for tag in flat], dtype=bool)
+    numbers = np.full(len(flat), IGNORED, dtype=np.int64)
     if counted.any():
-        numbers[counted] = class_numbers(flat[counted], classes, spec_field)
+        tags = np.array([tag for tag in flat if tag != IGNORED])
+        numbers[counted] = class_numbers(tags, classes, spec_field)
     ends = np.cumsum([len(sample) for sample in samples])
     lists = np.empty(len(samples), dtype=object)
     lists[:] = [part.tolist() for part in np.split(numbers, ends[:-1])]

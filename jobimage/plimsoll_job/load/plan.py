@@ -8,14 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from plimsoll_api.artifact import ClassNames
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_api.plan import Plan
 from plimsoll_api.sources import OutputFormat
+from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import MAX_WEIGHTS_BYTES
 from plimsoll_job.figures import count, weights_bytes
+from plimsoll_job.load.classes import check_classes_of, class_names
 from plimsoll_job.load.data import Samples, read_samples, taken_by
+from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.labels import READ_LABELS
 from plimsoll_job.load.model import SourceModel, load_model
@@ -42,6 +46,8 @@ class Loaded:
     #: What tells the contents of all that was read, by its field: what lies at a path may change.
     digests: Mapping[str, str]
     store: Store
+    #: What the model's outputs are called, where that is known.
+    classes: ClassNames | None = None
 
 
 def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
@@ -80,7 +86,22 @@ def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     largest = max([weights_bytes(module), *check_students(plan, module, signature)])
     samples = {"training": train, "calibration": calibration}
     reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
-    return Loaded(source, train, calibration, signature, largest, digests, store)
+    classes = check_names(plan, source, train, calibration, signature)
+    return Loaded(source, train, calibration, signature, largest, digests, store, classes)
+
+
+def check_names(
+    plan: Plan, source: SourceModel, train: Samples | None, calibration: Samples | None, signature: Signature
+) -> ClassNames | None:
+    """Return the names of the classes, None where there are none; UserError when labels to learn from have others."""
+    if plan.task not in CLASSIFICATION:
+        return None
+    with torch.no_grad():
+        outputs = source.module(*example_of(signature)).shape[-1]
+    if plan.train is not None and train is not None and train.labels is not None:
+        own = class_names([], source.directory, outputs)
+        check_classes_of(train, plan.train, outputs, "spec.data.train", own)
+    return class_names([(plan.train, train), (plan.calibration, calibration)], source.directory, outputs)
 
 
 def digest_of_files(files: Mapping[str, bytes]) -> str:

@@ -12,6 +12,7 @@ from plimsoll_api.artifact import (
     ArtifactFile,
     ArtifactManifest,
     ArtifactRef,
+    ClassNames,
     Lineage,
     directory_of,
 )
@@ -30,7 +31,9 @@ OUTPUT_FIELD = "spec.output.uri"
 BESIDE = frozenset({TORCH_FILE, CHANGES_FILE})
 
 
-def build_manifest(directory: Path, figures: ModuleFigures, lineage: Lineage) -> ArtifactManifest:
+def build_manifest(
+    directory: Path, figures: ModuleFigures, lineage: Lineage, classes: ClassNames | None = None
+) -> ArtifactManifest:
     """Return the manifest of the directory's model and what lies beside it; nothing tells when or where it was made."""
     model = read_lean(directory / MODEL_FILE)
     inputs, outputs = signature(model.proto)
@@ -52,6 +55,7 @@ def build_manifest(directory: Path, figures: ModuleFigures, lineage: Lineage) ->
         nonzero_parameters=figures.nonzero,
         macs=figures.macs,
         requires=required_features(model),
+        classes=classes,
         lineage=lineage,
     )
 
