@@ -12,6 +12,7 @@ from torch import nn
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.weights import tied
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
@@ -64,7 +65,8 @@ def weights_bytes(module: nn.Module) -> int:
     """Return the bytes of all weights and buffers, as a file holds them."""
     if isinstance(module, GraphModule):
         return module.size_bytes
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
+    tensors = module.state_dict()
+    return sum(tensors[names[0]].nbytes for names in tied(tensors))
 
 
 def count_macs(module: nn.Module, signature: Signature) -> int:

@@ -18,6 +18,7 @@ from plimsoll_job.load.architectures.named import build_timm, build_torchvision
 from plimsoll_job.load.architectures.onnx import build_graph
 from plimsoll_job.load.directory import PREPROCESSOR_FILE, read_directory
 from plimsoll_job.load.onnx_file import read_onnx
+from plimsoll_job.load.plain import check_tensors, plain
 from plimsoll_job.load.store import Store, is_empty_folder
 from plimsoll_job.load.text import read_text_files
 from plimsoll_job.load.weights import WEIGHTS_FIELD, WEIGHTS_FILE, StoredWeights, check_numbers, load_strictly
@@ -43,13 +44,13 @@ class SourceModel:
     _module: nn.Module | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._module = self.read().eval()
+        self._module = plain(self.read())
 
     @property
     def module(self) -> nn.Module:
         """The module with the given weights, in evaluation mode; it is to stay as it is."""
         if self._module is None:
-            self._module = self.read().eval()
+            self._module = plain(self.read())
         return self._module
 
     def take(self) -> nn.Module:
@@ -94,6 +95,7 @@ def _load(source: ModelSource, store: Store, task: str, allow_code: bool) -> Sou
 
 def _read_module(architecture: Architecture, weights: StoredWeights) -> nn.Module:
     module, unread = build_module(architecture)
+    check_tensors(module)
     load_strictly(module, weights, WEIGHTS_FIELD, unread)
     return module
 

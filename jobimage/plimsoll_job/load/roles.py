@@ -14,6 +14,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, build_module, load_model
+from plimsoll_job.load.plain import plain
 from plimsoll_job.load.store import Store
 
 
@@ -29,7 +30,7 @@ def build_student(architecture: Architecture, seed: int, spec_field: str) -> nn.
     """Return the architecture's module with weights drawn by the seed, in evaluation mode."""
     torch.manual_seed(seed)
     with _named({"spec.model.architecture.": f"{spec_field}."}), boundary(spec_field, "it cannot be built"):
-        return build_module(architecture)[0].eval()
+        return plain(build_module(architecture)[0], spec_field)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,28 +115,68 @@ def load_strictly(
 ) -> None:
     """Load the weights, in parts, but those whose names begin as in `unread`.
 
-    UserError that names missing, unexpected and wrongly shaped tensors, all at once.
+    Of tensors that are one in the module the file needs one name; safetensors' save_model writes no more. UserError
+    that names missing, unexpected and wrongly shaped tensors, all at once, and those that are one in the module and
+    differ in the file.
     """
     expected = module.state_dict()
     shapes = {name: tensor.shape for name, tensor in weights.items() if not name.startswith(unread)}
+    alike = tied(expected)
     wrong = [
         f"{name} is {list(shapes[name])} instead of {list(expected[name].shape)}"
         for name in expected
         if name in shapes and shapes[name] != expected[name].shape
     ]
     problems = {
-        "missing": [name for name in expected if name not in shapes],
+        "missing": [name for names in alike if not any(one in shapes for one in names) for name in names],
         "unexpected": [name for name in shapes if name not in expected],
         "of the wrong shape": wrong,
     }
     if any(problems.values()):
+        if _load_by_own_code(module, weights):
+            return
         raise UserError(f"{spec_field}: the weights do not fit the module; {told_of_tensors(problems)}")
+    _check_copies(alike, weights, spec_field)
     together = sum(tensor.nbytes for tensor in expected.values()) if _loads_by_own_code(module) else PART_BYTES
-    for names in _parts(expected, together):
+    for names in _parts({name: tensor for name, tensor in expected.items() if name in shapes}, together):
         part: Any = OrderedDict((name, weights[name]) for name in names)
         # Some modules ask their state for its version, which safetensors does not keep.
         part._metadata = getattr(expected, "_metadata", {})
         module.load_state_dict(part, strict=False)
+
+
+def tied(tensors: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    """Return the names of each tensor, several where layers share it, in their order."""
+    groups: dict[Any, list[str]] = {}
+    for name, tensor in tensors.items():
+        # A tensor without numbers has no memory, and is none that others share.
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else name
+        groups.setdefault(place, []).append(name)
+    return list(groups.values())
+
+
+def _check_copies(alike: Iterable[Sequence[str]], weights: Mapping[str, torch.Tensor], spec_field: str) -> None:
+    """UserError where the file holds several tensors that are one in the module, and they differ."""
+    for names in alike:
+        first, *others = [one for one in names if one in weights]
+        for other in others:
+            if not torch.equal(weights[first], weights[other]):
+                raise UserError(
+                    f"{spec_field}: {first} and {other} are one tensor in the module, and differ in the file; save the "
+                    "weights of the module that the factory returns, or have it return one that does not tie them"
+                )
+
+
+def _load_by_own_code(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether the module itself has loaded weights of other names, such as those that it had of old."""
+    if not _loads_by_own_code(module):
+        return False
+    try:
+        module.load_state_dict(dict(weights), strict=True)
+    # What does not fit raises RuntimeError, and a module's own code anything.
+    except Exception:
+        return False
+    return True
 
 
 def told_of_tensors(problems: Mapping[str, Sequence[str]]) -> str:

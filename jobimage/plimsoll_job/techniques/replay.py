@@ -10,6 +10,7 @@ from torch import nn
 
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import build_module
+from plimsoll_job.load.plain import plain
 from plimsoll_job.techniques.factorize.split import split
 from plimsoll_job.techniques.prune.coupling import cut
 from plimsoll_job.techniques.shape import Change, Cut, Fresh, Split
@@ -21,7 +22,7 @@ def replay(module: nn.Module, signature: Signature, changes: Iterable[Change]) -
         if kind is Cut:
             module = cut(module, signature, cast(Iterable[Cut], run))
         elif kind is Fresh:
-            module = build_module(cast(Fresh, list(run)[-1]).architecture)[0].eval()
+            module = plain(build_module(cast(Fresh, list(run)[-1]).architecture)[0])
         else:
             module = split(module, cast(Iterable[Split], run))
     return module
