@@ -14,7 +14,8 @@ from plimsoll_job.load import data
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Input
-from plimsoll_job.techniques.observe import Batches, observe_inputs
+from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import observe_inputs
 
 WORDS = 11
 TEXT = (Input("input_ids", (6,), "int64", WORDS), Input("attention_mask", (6,), "int64", 2))
@@ -65,6 +66,6 @@ def test_an_export_takes_all_inputs_by_name() -> None:
 def test_layers_are_observed_over_all_batches_of_all_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "MAX_BATCH", 4)
     seen: list[int] = []
-    observe_inputs(Bag(), ["head"], lambda _, inputs: seen.append(len(inputs)), Batches.of(samples(10)))
+    observe_inputs(Bag(), ["head"], lambda _, inputs, __: seen.append(len(inputs)), Batches.of(samples(10)))
     assert seen == [4, 4, 2]
     assert count(Bag(), TEXT).macs == 15

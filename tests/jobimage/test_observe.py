@@ -19,7 +19,8 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.techniques import factorize, moments, prune
 from plimsoll_job.techniques.moments import Moments, bundled, home_of
-from plimsoll_job.techniques.observe import HOST, Batches, moved, observe_inputs
+from plimsoll_job.techniques.observe import HOST, Batches, moved
+from plimsoll_job.techniques.padding import observe_inputs
 from plimsoll_job.techniques.shape import Candidate
 
 #: A device that every machine has: shapes without numbers.
@@ -51,7 +52,7 @@ def test_what_layers_receive_is_on_the_device() -> None:
     module, seen = Tied().eval(), []
     before = state_of(module)
     batches = Batches(batches_of(torch.randn(3, 2, 4), torch.randn(1, 2, 4)).read, META)
-    observe_inputs(module, ["second"], lambda name, inputs: seen.append((name, len(inputs), inputs.device)), batches)
+    observe_inputs(module, ["second"], lambda name, inputs, _: seen.append((name, len(inputs), inputs.device)), batches)
     assert seen == [("second", 3, META), ("second", 1, META)]
     assert state_of(module) == before
 

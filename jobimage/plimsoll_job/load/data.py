@@ -19,7 +19,7 @@ from plimsoll_job.load.inputs import SINGLE_INPUT, Arrays
 from plimsoll_job.load.labels import ReadLabels, named, tag_numbers, tags_of_tokens
 from plimsoll_job.load.sentences import Sentences
 from plimsoll_job.load.store import Store
-from plimsoll_job.load.text import Words, texts_of, tokenize, tokenize_words, words_of
+from plimsoll_job.load.text import ATTENTION_MASK, Words, texts_of, tokenize, tokenize_words, words_of
 
 MAX_BATCH = 256
 #: A batch is as small as keeps its inputs below this: layers of image models answer ten to twenty times their input.
@@ -35,6 +35,8 @@ class Samples:
     """Samples of one data set: the inputs, the labels where they were asked for, further columns.
 
     `classes` are the names that labels are numbered by, whether they were read or not; none where they are numbers.
+    `mask` [n, tokens] tells tokens from padding, whether the model takes it among its inputs or not; None where every
+    position is data.
     """
 
     inputs: Arrays
@@ -42,6 +44,13 @@ class Samples:
     digest: str
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     classes: Sequence[str] = ()
+    mask: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        given = self.inputs.get(ATTENTION_MASK) if self.mask is None else None
+        if given is not None and not given.all():
+            # Inputs that the model does not take are left behind later, and what is padding is not.
+            object.__setattr__(self, "mask", given != 0)
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -50,20 +59,28 @@ class Samples:
         """Return the inputs of some samples, given by a slice or by their numbers."""
         return {name: array[which] for name, array in self.inputs.items()}
 
+    def take(self, which: Any) -> Samples:
+        """Return some samples, given by a slice or by their numbers; the labels and columns are left behind."""
+        mask = None if self.mask is None else self.mask[which]
+        return replace(self, inputs=self.rows(which), labels=None, columns={}, mask=mask)
+
     @property
     def batch_size(self) -> int:
         """How many samples a model is asked at a time, so that what its layers make of them fits a pod."""
         return max(1, min(MAX_BATCH, MAX_BATCH_BYTES // max(1, self._sample_bytes())))
 
-    def batches(self) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the inputs of all samples in order, so many at a time."""
+    def parts(self) -> Iterator[Samples]:
+        """Yield all samples in order, so many at a time."""
         for start in range(0, len(self), self.batch_size):
-            yield self.rows(slice(start, start + self.batch_size))
+            yield self.take(slice(start, start + self.batch_size))
+
+    def batches(self) -> Iterator[Arrays]:
+        """Yield the inputs of all samples in order, so many at a time."""
+        return (part.inputs for part in self.parts())
 
     def draw(self, count: int, seed: int) -> Samples:
         """Return that many samples without replacement, in their order; the labels and columns are left behind."""
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
-        return replace(self, inputs=self.rows(chosen), labels=None, columns={})
+        return self.take(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
 
     def _sample_bytes(self) -> int:
         firsts = [array[:1] for array in self.inputs.values()]

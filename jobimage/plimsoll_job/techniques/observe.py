@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_job.errors import UserError
@@ -16,6 +20,8 @@ from plimsoll_job.load.inputs import Arrays
 
 #: The arguments of one call of a module.
 Batch = tuple[torch.Tensor, ...]
+#: Which tokens of a batch count, [samples, tokens]; None where every position is data.
+Mask = NDArray[np.bool_] | None
 
 HOST = torch.device("cpu")
 #: What torch's attention projects, in the order of its arguments.
@@ -31,27 +37,43 @@ def tensors_of(arrays: Arrays) -> Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """Inputs in batches, read anew by each pass over them, and the device on which a model answers them."""
+    """Inputs in batches, read anew by each pass over them, and the device on which a model answers them.
+
+    `padded` are their samples where some of the tokens are padding.
+    """
 
     read: Callable[[], Iterable[Batch]]
     device: torch.device = HOST
+    padded: Samples | None = None
 
     @classmethod
     def of(cls, samples: Samples, device: torch.device = HOST) -> Batches:
         """Return all inputs of the samples, in order."""
-        return cls(lambda: map(tensors_of, samples.batches()), device)
+        padded = None if samples.mask is None else samples
+        return cls(lambda: map(tensors_of, samples.batches()), device, padded)
 
     def __iter__(self) -> Iterator[Batch]:
         return (tuple(tensor.to(self.device) for tensor in batch) for batch in self.read())
 
+    def masked(self) -> Iterator[tuple[Batch, Mask]]:
+        """Yield each batch with its mask."""
+        masks = itertools.repeat(None) if self.padded is None else (part.mask for part in self.padded.parts())
+        return zip(self, masks, strict=False)
 
-def observe_inputs(
-    module: nn.Module, names: Iterable[str], watch: Callable[[str, torch.Tensor], None], batches: Batches
-) -> None:
-    """Hand what `watching` names, at every call of every batch, to `watch`, on the batches' device."""
-    with moved(batches.device, module), torch.no_grad(), watching(module, names, watch):
-        for batch in batches:
-            module(*batch)
+
+def counted_answers(answers: torch.Tensor, mask: Mask) -> torch.Tensor:
+    """Return the answers to tokens that count, [tokens, classes]; those to whole samples as they are."""
+    if mask is None or answers.ndim != mask.ndim + 1 or answers.shape[:2] != mask.shape:
+        return answers
+    return answers[torch.from_numpy(mask).to(answers.device)]
+
+
+def rows_of(inputs: torch.Tensor, channel_axis: int, counted: torch.Tensor | None) -> torch.Tensor:
+    """Return the inputs as [rows, channels], those that count where that is said."""
+    rows = inputs.movedim(channel_axis, -1)
+    if counted is None:
+        return rows.reshape(-1, rows.shape[-1])
+    return rows[counted.movedim(channel_axis, -1)[..., 0].expand(rows.shape[:-1])]
 
 
 @contextmanager
@@ -60,18 +82,35 @@ def watching(module: nn.Module, names: Iterable[str], watch: Callable[[str, torc
 
     Of torch's attention each input has a name of its own, such as `attention.key`.
     """
+
+    def observe(name: str, given: torch.Tensor) -> None:
+        watch(name, given.detach())
+
+    with replacing(module, names, observe):
+        yield
+
+
+@contextmanager
+def replacing(
+    module: nn.Module, names: Iterable[str], change: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
+    """Have the layers read what `change` makes of what `watching` names, at each call; the same where it is None."""
     layers = dict(module.named_modules())
 
-    def observe(
-        name: str, place: int, _: nn.Module, inputs: tuple[torch.Tensor, ...], named: Mapping[str, torch.Tensor]
-    ) -> None:
-        given = inputs[place] if place < len(inputs) or not named else named[ATTENTION_INPUTS[place]]
-        watch(name, given.detach())
+    def exchange(name: str, place: int, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        key = ATTENTION_INPUTS[place]
+        is_placed = place < len(inputs) or not named
+        changed = change(name, inputs[place] if is_placed else named[key])
+        if changed is None:
+            return None
+        if is_placed:
+            return (*inputs[:place], changed, *inputs[place + 1 :]), named
+        return inputs, {**named, key: changed}
 
     hooks = []
     for name in names:
         owner, place = _watched(layers, name)
-        hooks.append(owner.register_forward_pre_hook(partial(observe, name, place), with_kwargs=True))
+        hooks.append(owner.register_forward_pre_hook(partial(exchange, name, place), with_kwargs=True))
     # Else torch's encoders hand nested tensors to their layers where texts are padded.
     was_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -22,6 +22,7 @@ from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
 from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.moments import bundled
 from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Split
 
 #: An amount is met when the share taken away is this near to it; whole ranks come no nearer in small models.
@@ -34,9 +35,10 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     if candidate.sparse:
         raise UserError(f"{bench.spec_field}: zeros of an unstructured prune would be lost in dense factors")
     targets, left = find_targets(module, signature)
+    padding = _padding(settings.method, module, targets, bench)
     bench.reporter.report("factorize", 0.1, f"decomposes {len(targets)} layers")
     frontiers = []
-    for number, (target, found) in enumerate(_decomposed(settings.method, module, targets, bench), 1):
+    for number, (target, found) in enumerate(_decomposed(settings.method, module, targets, bench, padding), 1):
         frontiers.append(frontier_of(target, found.energy))
         bench.reporter.report("factorize", 0.2 + 0.5 * number / len(targets), target.name)
     energy = _energy(settings, module, frontiers, bench)
@@ -52,7 +54,7 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     factorized = split(module, splits)
     ranks = {one.layer: one.ranks for one in splits}
     split_targets = [target for target in targets if target.name in ranks]
-    for target, found in _decomposed(settings.method, module, split_targets, bench):
+    for target, found in _decomposed(settings.method, module, split_targets, bench, padding):
         layers = factorized.get_submodule(target.name)
         assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
         set_weights(layers, found.factors(ranks[target.name]), target.layer.bias)
@@ -66,16 +68,25 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
         details={
             "share": round(share, 6),
             "leastEnergy": round(energy, 6),
+            **padding.to_details(),
             "layers": [_gain(frontier, choice) for frontier in frontiers if (choice := chosen[frontier.target.name])],
             "left": left,
         },
-        notes=_notes(settings, share),
+        notes=(*_notes(settings, share), *padding.notes()),
         left=tuple(leave(name, type(module.get_submodule(name)).__name__, why) for name, why in left.items()),
     )
 
 
+def _padding(method: FactorizeMethod, module: nn.Module, targets: Sequence[Target], bench: Bench) -> Padding:
+    """Return where padding is in what the layers read, of a method that looks at it."""
+    if method is FactorizeMethod.SVD:
+        return Padding()
+    names = [target.name for target in targets]
+    return find_padding(module, names, Batches.of(bench.need_calibration(), bench.ranks.device))
+
+
 def _decomposed(
-    method: FactorizeMethod, module: nn.Module, targets: Sequence[Target], bench: Bench
+    method: FactorizeMethod, module: nn.Module, targets: Sequence[Target], bench: Bench, padding: Padding
 ) -> Iterator[tuple[Target, Decomposition]]:
     """Yield the decomposition of each layer; made twice rather than kept, since all of them outweigh the model."""
     device = bench.ranks.device
@@ -85,7 +96,7 @@ def _decomposed(
         return
     calibration = bench.need_calibration()
     for bundle in bundled(targets, lambda target: [target.layer.weight.shape[1]]):
-        moments = measure_moments(module, bundle, Batches.of(calibration, device))
+        moments = measure_moments(module, bundle, Batches.of(calibration, device), padding)
         for target in bundle:
             yield target, decompose(target.layer.weight, whiten(moments.pop(target.name).to(device)), device)
 

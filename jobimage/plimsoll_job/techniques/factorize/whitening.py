@@ -10,7 +10,8 @@ from torch import nn
 
 from plimsoll_job.techniques.factorize.layers import Target
 from plimsoll_job.techniques.moments import Moments, home_of
-from plimsoll_job.techniques.observe import Batches, observe_inputs
+from plimsoll_job.techniques.observe import Batches, rows_of
+from plimsoll_job.techniques.padding import Padding, channel_axis, observe_inputs
 
 #: Added to the second moment's diagonal, as a share of its mean: a direction that no input has must stay invertible.
 RIDGE = 1e-6
@@ -24,17 +25,19 @@ class Whitening:
     inverse: torch.Tensor
 
 
-def measure_moments(module: nn.Module, targets: Sequence[Target], batches: Batches) -> dict[str, torch.Tensor]:
+def measure_moments(
+    module: nn.Module, targets: Sequence[Target], batches: Batches, padding: Padding | None = None
+) -> dict[str, torch.Tensor]:
     """Return the second moment of each layer's inputs over all batches, by the layer's name."""
     widths = {target.name: target.layer.weight.shape[1] for target in targets}
     home = home_of(widths.values(), batches.device)
     moments = {name: Moments(width, home) for name, width in widths.items()}
-    channel_axes = {target.name: -1 if isinstance(target.layer, nn.Linear) else 1 for target in targets}
+    channel_axes = {target.name: channel_axis(target.layer) for target in targets}
 
-    def watch(name: str, inputs: torch.Tensor) -> None:
-        moments[name].add(inputs.movedim(channel_axes[name], -1).flatten(end_dim=-2))
+    def watch(name: str, inputs: torch.Tensor, counted: torch.Tensor | None) -> None:
+        moments[name].add(rows_of(inputs, channel_axes[name], counted))
 
-    observe_inputs(module, moments, watch, batches)
+    observe_inputs(module, moments, watch, batches, padding)
     # Of each layer in the place of its sums, as large as they are.
     return {name: moments.pop(name).second(centred=False) for name in list(moments)}
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments
-from plimsoll_job.techniques.observe import Batch, Batches, moved, watching
+from plimsoll_job.techniques.observe import Batch, Batches, Mask, moved, watching
+from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
 from plimsoll_job.techniques.shape import Cut
@@ -36,19 +38,26 @@ class Refitted:
 
 
 def compensate(
-    whole: nn.Module, pruned: nn.Module, groups: Sequence[ChannelGroup], cuts: Sequence[Cut], batches: Batches
+    whole: nn.Module,
+    pruned: nn.Module,
+    groups: Sequence[ChannelGroup],
+    cuts: Sequence[Cut],
+    batches: Batches,
+    *,
+    padding: Padding | None = None,
 ) -> list[Refitted]:
     """Refit, in place, every layer of the pruned module that lost inputs; each takes one pass through both modules."""
     gone = positions_of(groups, cuts)
     readers = {name: reader for name, reader in readers_of(whole, groups).items() if gone[name, 1]}
     refitted = []
+    known = find_padding(whole, readers, batches) if padding is None else padding
     with moved(batches.device, whole, pruned):
         for name in _in_calling_order(whole, readers, next(iter(batches))):
             reader = readers[name]
             lost = {position // reader.spread for position in gone[name, 1]}
             kept = [channel for channel in range(reader.channel_count) if channel not in lost]
             fit = _Fit(reader, kept, batches.device)
-            fit.observe(whole, pruned, batches)
+            fit.observe(whole, pruned, batches, known)
             outputs_lost = gone.get((name, 0), set())
             refitted.append(fit.write(whole.get_submodule(name), pruned.get_submodule(name), outputs_lost))
     return refitted
@@ -62,17 +71,22 @@ class _Fit:
         self.kept = list(kept)
         self.moments = Moments(reader.channel_count + len(kept), device)
 
-    def observe(self, whole: nn.Module, pruned: nn.Module, batches: Iterable[Batch]) -> None:
+    def observe(self, whole: nn.Module, pruned: nn.Module, batches: Batches, padding: Padding) -> None:
         """Take in what the layer reads in both models."""
         wanted: list[torch.Tensor] = []
         given: list[torch.Tensor] = []
-        name = self.reader.name
+        mask: Mask = None
+
+        def take(rows: list[torch.Tensor], name: str, inputs: torch.Tensor) -> None:
+            rows.append(self.reader.rows(inputs, padding.counted(name, mask, inputs)))
+
         with (
             torch.no_grad(),
-            watching(whole, [name], lambda _, inputs: wanted.append(self.reader.rows(inputs))),
-            watching(pruned, [name], lambda _, inputs: given.append(self.reader.rows(inputs))),
+            watching(whole, [self.reader.name], partial(take, wanted)),
+            watching(pruned, [self.reader.name], partial(take, given)),
         ):
-            for batch in batches:
+            for batch, of_batch in batches.masked():
+                mask = of_batch
                 whole(*batch)
                 pruned(*batch)
                 for pair in zip(wanted, given, strict=True):

@@ -11,6 +11,7 @@ from torch import nn
 
 from plimsoll_api.spec import ActivationStatistic
 from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.statistics import is_active, measure_inputs
 
@@ -30,6 +31,7 @@ def activation_scores(
     groups: Sequence[ChannelGroup],
     batches: Batches,
     statistic: ActivationStatistic = ActivationStatistic.MEAN_ABSOLUTE,
+    padding: Padding | None = None,
 ) -> Scores:
     """Score channels by what their consumers receive of them, over all batches.
 
@@ -38,7 +40,7 @@ def activation_scores(
     2306.11695).
     """
     names = sorted({member.name for group in groups for member in group.consumers})
-    received = measure_inputs(module, names, batches, _MEASURED[statistic])
+    received = measure_inputs(module, names, batches, _MEASURED[statistic], padding)
 
     def worth(member: Member) -> torch.Tensor:
         if statistic is ActivationStatistic.WANDA:

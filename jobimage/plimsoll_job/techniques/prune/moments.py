@@ -8,18 +8,21 @@ import torch
 from torch import nn
 
 from plimsoll_job.techniques.moments import Moments, home_of
-from plimsoll_job.techniques.observe import Batches, observe_inputs
+from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import Padding, observe_inputs
 from plimsoll_job.techniques.prune.readers import Reader
 
 
-def moments_of(module: nn.Module, readers: Mapping[str, Reader], batches: Batches) -> dict[str, Moments]:
+def moments_of(
+    module: nn.Module, readers: Mapping[str, Reader], batches: Batches, padding: Padding | None = None
+) -> dict[str, Moments]:
     """Return the moments of what each reader reads, in the order in which the module calls them."""
     home = home_of([reader.channel_count for reader in readers.values()], batches.device)
     moments: dict[str, Moments] = {}
 
-    def watch(name: str, inputs: torch.Tensor) -> None:
+    def watch(name: str, inputs: torch.Tensor, counted: torch.Tensor | None) -> None:
         reader = readers[name]
-        moments.setdefault(name, Moments(reader.channel_count, home)).add(reader.rows(inputs))
+        moments.setdefault(name, Moments(reader.channel_count, home)).add(reader.rows(inputs, counted))
 
-    observe_inputs(module, readers, watch, batches)
+    observe_inputs(module, readers, watch, batches, padding)
     return moments

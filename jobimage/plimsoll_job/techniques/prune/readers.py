@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from plimsoll_job.figures import CONVOLUTIONS
+from plimsoll_job.techniques.observe import rows_of
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 
 
@@ -34,14 +35,13 @@ class Reader:
             places[channel].add(position // self.spread)
         return [sorted(of_channel) for of_channel in places]
 
-    def rows(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the layer's input as [rows, channels]: one row for each sample, place and time step.
+    def rows(self, inputs: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the layer's input as [rows, channels]: one row for each sample, place and time step that counts.
 
         The input may have lost channels.
         """
-        if self.convolves:
-            return inputs.movedim(1, -1).flatten(0, -2)
-        return inputs.reshape(*inputs.shape[:-1], -1, self.spread).transpose(-1, -2).flatten(0, -2)
+        rows = rows_of(inputs, 1 if self.convolves else -1, counted)
+        return rows.reshape(len(rows), -1, self.spread).transpose(1, 2).flatten(0, 1)
 
     def weight(self, layer: nn.Module) -> torch.Tensor:
         """Return the layer's weight as float64 [outputs, channels, spread or places of the kernel]."""

@@ -18,6 +18,7 @@ from torch import nn
 
 from plimsoll_job.techniques.moments import Moments, bundled
 from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
 from plimsoll_job.techniques.prune.importance import Scores
 from plimsoll_job.techniques.prune.moments import moments_of
@@ -29,7 +30,9 @@ RIDGE = 1e-6
 STRETCH = 48
 
 
-def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches: Batches) -> Scores:
+def redundancy_scores(
+    module: nn.Module, groups: Sequence[ChannelGroup], batches: Batches, padding: Padding | None = None
+) -> Scores:
     """Score channels by the relative error of their consumers' outputs that each saved parameter costs.
 
     Within a group the scores grow in the order in which its channels are best deleted.
@@ -39,7 +42,8 @@ def redundancy_scores(module: nn.Module, groups: Sequence[ChannelGroup], batches
     scores = {}
     for bundle in bundled(groups, lambda group: [readers[name].channel_count for name in _read_by(group)]):
         names = frozenset[str]().union(*map(_read_by, bundle))
-        moments = moments_of(module, {name: reader for name, reader in readers.items() if name in names}, batches)
+        read = {name: reader for name, reader in readers.items() if name in names}
+        moments = moments_of(module, read, batches, padding)
         # Of each reader in the place of its moments, as large as they are.
         inputs = {name: _inputs(readers[name], layers[name], moments.pop(name)) for name in list(moments)}
         for group in bundle:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from plimsoll_job.load.data import Samples
-from plimsoll_job.techniques.observe import HOST, Batch, Batches, moved
+from plimsoll_job.techniques.observe import HOST, Batch, Batches, Mask, counted_answers, moved
 from plimsoll_job.techniques.record import six_digits
 
 #: The shares of a layer that are tried.
@@ -73,13 +73,12 @@ def scan(
     module: nn.Module, layers: Sequence[str], silence: Silence, samples: Samples, device: torch.device = HOST
 ) -> Scan:
     """Return the scan of the layers, in the order of the model; it asks for at most MOST_PROBES passes and one."""
-    seen = samples.rows(slice(0, MOST_SAMPLES))
-    asked = Samples(seen, None, digest="")
+    asked = samples.take(slice(0, MOST_SAMPLES))
     together = math.ceil(len(layers) * len(SHARES) / MOST_PROBES)
     errors: dict[str, tuple[float, ...]] = {}
     probes = 0
     with moved(device, module):
-        batches = list(Batches.of(asked, device))
+        batches = list(Batches.of(asked, device).masked())
         whole = _answers(module, batches)
         variance = float((whole - whole.mean(dim=0)).square().mean()) or 1.0
         for start in range(0, len(layers), together):
@@ -94,9 +93,9 @@ def scan(
     return Scan(errors, probes, len(asked), together)
 
 
-def _answers(module: nn.Module, batches: Iterable[Batch]) -> torch.Tensor:
+def _answers(module: nn.Module, batches: Iterable[tuple[Batch, Mask]]) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([module(*batch).cpu().double() for batch in batches])
+        return torch.cat([counted_answers(module(*batch), mask).cpu().double() for batch, mask in batches])
 
 
 def _convex(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

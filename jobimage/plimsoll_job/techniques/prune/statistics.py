@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from plimsoll_job.figures import CONVOLUTIONS
-from plimsoll_job.techniques.observe import Batches, observe_inputs
+from plimsoll_job.techniques.observe import Batches, rows_of
+from plimsoll_job.techniques.padding import Padding, channel_axis, observe_inputs
 
 
 class InputStatistic:
@@ -19,16 +19,16 @@ class InputStatistic:
 
     def __init__(self, layer: nn.Module | None, of: Callable[[torch.Tensor], torch.Tensor] = torch.abs) -> None:
         self._of = of
-        self._channel_axis = 1 if isinstance(layer, CONVOLUTIONS) else -1
+        self._channel_axis = channel_axis(layer)
         self._total: torch.Tensor | None = None
         self._count = 0
 
-    def add(self, inputs: torch.Tensor) -> None:
-        """Take in one batch."""
-        channels_last = self._of(inputs).movedim(self._channel_axis, -1)
-        total = channels_last.reshape(-1, channels_last.shape[-1]).sum(dim=0, dtype=torch.float64)
+    def add(self, inputs: torch.Tensor, counted: torch.Tensor | None = None) -> None:
+        """Take in one batch, or those of its positions that count."""
+        rows = rows_of(self._of(inputs), self._channel_axis, counted)
+        total = rows.sum(dim=0, dtype=torch.float64)
         self._total = total if self._total is None else self._total + total
-        self._count += channels_last[..., 0].numel()
+        self._count += len(rows)
 
     @property
     def mean(self) -> torch.Tensor:
@@ -44,14 +44,18 @@ def is_active(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def measure_inputs(
-    module: nn.Module, names: Iterable[str], batches: Batches, of: Callable[[torch.Tensor], torch.Tensor]
+    module: nn.Module,
+    names: Iterable[str],
+    batches: Batches,
+    of: Callable[[torch.Tensor], torch.Tensor],
+    padding: Padding | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return the mean of each channel of each input that `watching` names; one of a layer never called has none."""
     layers = dict(module.named_modules())
     statistics: dict[str, InputStatistic] = {}
 
-    def watch(name: str, inputs: torch.Tensor) -> None:
-        statistics.setdefault(name, InputStatistic(layers.get(name), of)).add(inputs)
+    def watch(name: str, inputs: torch.Tensor, counted: torch.Tensor | None) -> None:
+        statistics.setdefault(name, InputStatistic(layers.get(name), of)).add(inputs, counted)
 
-    observe_inputs(module, names, watch, batches)
+    observe_inputs(module, names, watch, batches, padding)
     return {name: statistic.mean for name, statistic in statistics.items()}

@@ -12,6 +12,7 @@ from torch import nn
 from plimsoll_api.spec import ActivationStatistic, Allocation, Prune, PruneCriterion
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.allocation import scan_channels, scores_of
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate
 from plimsoll_job.techniques.prune.compensation import compensate
@@ -65,8 +66,9 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     groups = find_groups(module, bench.signature)
     if not groups:
         raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
-    scores = _score(settings, module, groups, bench)
-    details: dict[str, Any] = {}
+    padding = Padding() if settings.criterion is PruneCriterion.MAGNITUDE else _padding(module, groups, bench)
+    scores = _score(settings, module, groups, bench, padding)
+    details: dict[str, Any] = padding.to_details()
     if settings.allocation is Allocation.SENSITIVITY:
         scan = scan_channels(module, groups, scores, bench.need_calibration(), bench.ranks.device)
         scores = scores_of(scan, groups, scores, Estimate(module, bench.signature, groups, settings.of))
@@ -81,9 +83,10 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
         batches = Batches.of(bench.need_calibration(), bench.ranks.device)
-        refitted = compensate(module, done.module, done.groups, cuts, batches)
+        refitted = compensate(module, done.module, done.groups, cuts, batches, padding=padding)
         details["refitted"], notes = describe_refits(refitted), (*notes, *notes_on_data(refitted))
     details |= units_by_layer(done.groups, cuts)
+    notes = (*notes, *padding.notes())
     return Turn(
         candidate=replace(candidate, module=done.module, changes=(*candidate.changes, *cuts)),
         taken=goal.taken_with(done.selection.share),
@@ -99,14 +102,22 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     )
 
 
-def _score(settings: Prune, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Scores:
+def _padding(module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench) -> Padding:
+    """Return where padding is in what reads the channels of the groups."""
+    names = dict.fromkeys(member.name for group in groups for member in group.consumers)
+    return find_padding(module, names, Batches.of(bench.need_calibration(), bench.ranks.device))
+
+
+def _score(
+    settings: Prune, module: nn.Module, groups: Sequence[ChannelGroup], bench: Bench, padding: Padding
+) -> Scores:
     if settings.criterion is PruneCriterion.MAGNITUDE:
         return magnitude_scores(module, groups)
     batches = Batches.of(bench.need_calibration(), bench.ranks.device)
     if settings.criterion is PruneCriterion.REDUNDANCY:
-        return redundancy_scores(module, groups, batches)
+        return redundancy_scores(module, groups, batches, padding)
     statistic = settings.statistic or ActivationStatistic.MEAN_ABSOLUTE
-    scores = activation_scores(module, groups, batches, statistic)
+    scores = activation_scores(module, groups, batches, statistic, padding)
     if statistic is ActivationStatistic.ZERO_SHARE and all(len(set(of_channel)) == 1 for of_channel in scores.values()):
         raise UserError(
             f"{bench.spec_field}.statistic: all channels of a layer are zero equally often, as after GELU or without "

@@ -19,6 +19,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.observe import Batches
+from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.record import told_of_turns
 from plimsoll_job.techniques.prune.sensitivity import Scan, scan
@@ -60,9 +61,10 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     """Set to zero what the goal plans, or the pattern says, of the weights, ranked as they are now."""
     module = candidate.module
     found = weights_of(module)
-    scores = _score(settings, module, found, bench)
+    padding = Padding() if settings.criterion is PruneCriterion.MAGNITUDE else _padding(module, found, bench)
+    scores = _score(settings, module, found, bench, padding)
     weights = {name: found[name].values for name in scores}
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = padding.to_details()
     if settings.granularity is Granularity.N_OF_M:
         masks = _masks_of_pattern(settings, weights, scores, bench)
     else:
@@ -95,10 +97,17 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         },
         left=_left(module, found, zeros),
         reached=frozenset(zeros),
+        notes=padding.notes(),
     )
 
 
-def _score(settings: Prune, module: nn.Module, weights: Mapping[str, Weight], bench: Bench) -> Scores:
+def _padding(module: nn.Module, weights: Mapping[str, Weight], bench: Bench) -> Padding:
+    """Return where padding is in what the weights multiply."""
+    reads = [read for weight in weights.values() for read in weight.reads]
+    return find_padding(module, reads, Batches.of(bench.need_calibration(), bench.ranks.device))
+
+
+def _score(settings: Prune, module: nn.Module, weights: Mapping[str, Weight], bench: Bench, padding: Padding) -> Scores:
     """Return how much each weight matters: its size, or with Wanda its size times the norm of what it multiplies.
 
     Wanda: Sun et al. 2023, arXiv 2306.11695. A layer that the model reads without calling it has no such score.
@@ -107,7 +116,7 @@ def _score(settings: Prune, module: nn.Module, weights: Mapping[str, Weight], be
         return {name: weight.size for name, weight in weights.items()}
     batches = Batches.of(bench.need_calibration(), bench.ranks.device)
     reads = [read for weight in weights.values() for read in weight.reads]
-    squares = measure_inputs(module, reads, batches, torch.square)
+    squares = measure_inputs(module, reads, batches, torch.square, padding)
     return {
         name: partial(weight.wanda, torch.cat([squares[read] for read in weight.reads]).sqrt().float())
         for name, weight in weights.items()

@@ -24,7 +24,7 @@ class Fidelity:
     """Two distances to the float model's answers.
 
     `error` is the root mean square of the difference, over that of the float answers about their mean; infinite where
-    an answer is no number. `changed` is the share of samples whose largest output is another.
+    an answer is no number. `changed` is the share of samples, or of tokens that count, whose largest output is another.
     """
 
     error: float
@@ -42,8 +42,16 @@ def runner(graph: bytes | Path, threads: int) -> Callable[[Arrays], Any]:
 
 
 def answers(session: ort.InferenceSession, samples: Samples) -> Answers:
-    """Return the session's answers to all samples, [n, …]."""
-    return np.concatenate([session.run(None, dict(batch))[0] for batch in samples.batches()]).astype(np.float64)
+    """Return the session's answers to all samples, [n, …]; of answers to tokens those to tokens that count."""
+    found = [counted(session.run(None, dict(part.inputs))[0], part.mask) for part in samples.parts()]
+    return np.concatenate(found).astype(np.float64)
+
+
+def counted(answered: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Return the answers to tokens that the mask leaves, [tokens, classes]; those to whole samples as they are."""
+    if mask is None or answered.ndim != mask.ndim + 1 or answered.shape[:2] != mask.shape:
+        return answered
+    return answered[mask]
 
 
 def spread(expected: Answers) -> float:

@@ -33,7 +33,7 @@ from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.distill.training import Training, TrainingSet
 from plimsoll_job.techniques.observe import Batch
-from plimsoll_job.techniques.quantize.fidelity import Answers, answers, compare, spread
+from plimsoll_job.techniques.quantize.fidelity import Answers, answers, compare, counted, spread
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.int8_static import (
     SIDES,
@@ -177,10 +177,10 @@ def _tensors(network: Network, inputs: Arrays) -> Batch:
 
 
 def _ask(network: Network, samples: Samples) -> Answers:
-    """Return the network's answers to all samples."""
+    """Return the network's answers to all samples, as `answers` does those of a session."""
     with torch.no_grad():
-        answered = [network(*_tensors(network, batch)) for batch in samples.batches()]
-    return torch.cat(answered).numpy().astype(np.float64)
+        answered = [counted(network(*_tensors(network, part.inputs)).numpy(), part.mask) for part in samples.parts()]
+    return np.concatenate(answered).astype(np.float64)
 
 
 def _answers(model: LeanModel, samples: Samples) -> Answers:
