@@ -20,6 +20,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.export.fold import fold
 from plimsoll_job.export.graph import rename, strip
 from plimsoll_job.export.lean import LeanModel
+from plimsoll_job.export.norms import running_instance_norms
 from plimsoll_job.export.pooling import any_pooling
 from plimsoll_job.export.reload import difference, largest_of
 from plimsoll_job.load.architectures.graph import GraphModule
@@ -79,7 +80,7 @@ def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
     # The exporter gives each name once, and would rename the weight that has that of an input or of the answers.
     aside = {name: _apart(name, weights) for name in (*(one.name for one in signature), OUTPUT_NAME)}
     inputs = [aside[one.name] for one in signature]
-    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), any_pooling(OPSET):
+    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), _symbolics():
         torch.onnx.export(
             module,
             example_of(signature),
@@ -105,6 +106,13 @@ def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
     _give_back_names(model, {other: name for name, other in aside.items() if other != name})
     fold(model)
     return model
+
+
+@contextlib.contextmanager
+def _symbolics() -> Iterator[None]:
+    """Let the exporter take what its own rules do not, or write otherwise than it is."""
+    with any_pooling(OPSET), running_instance_norms(OPSET):
+        yield
 
 
 def _attach(model: LeanModel, weights: Mapping[str, torch.Tensor], inputs: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from plimsoll_api.spec import Architecture, ModelSource
 from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.alone import check_alone
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, build_module, load_model
@@ -52,6 +53,7 @@ def check_answers(module: nn.Module, like: nn.Module, signature: Signature, spec
         wanted = like(*example).shape
         with boundary(spec_field, "refuses the inputs of spec.model"):
             given = module(*example).shape
+    check_alone(module, signature, spec_field)
     if given != wanted:
         raise UserError(
             f"{spec_field}: answers a sample with {list(given[1:])} numbers, spec.model with {list(wanted[1:])}"

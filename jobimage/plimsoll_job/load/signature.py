@@ -12,6 +12,7 @@ from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
+from plimsoll_job.load.alone import check_alone
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.data import Samples, check_inputs
 from plimsoll_job.load.examples import example_of, with_samples
@@ -54,6 +55,7 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
     with boundary(spec_field, _refusal(signature)), torch.no_grad():
         output = module(*example_of(signature))
     check_output(output, task)
+    check_alone(module, signature, "spec.model.architecture")
     if isinstance(module, GraphModule):
         module.check_batches(example_of(signature, module.most))
     return signature
