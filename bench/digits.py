@@ -98,7 +98,7 @@ def line(row: Row) -> str:
         row.loss_bound,
         f"{baseline.size_bytes / candidate.size_bytes:.1f}x smaller",
         f"{candidate.parameters / baseline.parameters:.3f}",
-        f"{candidate.macs / baseline.macs:.3f}",
+        f"{(candidate.macs or 0) / (baseline.macs or 1):.3f}",
         ratio(row.report, 1),
         ratio(row.report, 32),
         row.accuracy_verdict,

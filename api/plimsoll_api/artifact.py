@@ -67,8 +67,12 @@ class StepRecord(Model):
     parameters_before: int = Field(description="Parameters before the step.")
     parameters_after: int = Field(description="Parameters after the step.")
     nonzero_after: int = Field(description="Parameters that are not zero after the step.")
-    macs_before: int = Field(description="Multiply-accumulates of one sample before the step.")
-    macs_after: int = Field(description="Multiply-accumulates of one sample after the step.")
+    macs_before: int | None = Field(
+        default=None, description="Multiply-accumulates of one sample before the step; unset where not all are known."
+    )
+    macs_after: int | None = Field(
+        default=None, description="Multiply-accumulates of one sample after the step; unset where not all are known."
+    )
     artifact_digest: Digest | None = Field(
         default=None, description="The artifact that the model was after this step; unset for the last step."
     )
@@ -110,7 +114,10 @@ class ArtifactManifest(Model):
     outputs: list[Tensor] = Field(min_length=1, description="The output signature.")
     parameters: int = Field(description="Parameters of the model in the artifact.")
     nonzero_parameters: int = Field(description="Those that are not zero.")
-    macs: int = Field(description="Multiply-accumulates of one sample.")
+    macs: int | None = Field(
+        default=None, description="Multiply-accumulates of one sample; unset where they cannot all be counted."
+    )
+    macs_unknown: str | None = Field(default=None, description="Why multiply-accumulates are unset.")
     requires: list[ProcessorFeature] = Field(
         default=[],
         description="What a processor must have to answer with the ONNX model as it was made to. Vnni: sums of 8-bit "

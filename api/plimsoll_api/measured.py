@@ -105,6 +105,8 @@ def positive_figure(model: ModelFigures | None, role: str, metric: Metric) -> in
     if model is None:
         raise MissingError(f"the report has no figures of the {role}")
     value = {Metric.SIZE: model.size_bytes, Metric.PARAMETERS: model.parameters, Metric.MACS: model.macs}[metric]
+    if value is None:
+        raise MissingError(f"the {role}'s {metric} cannot be counted: {model.macs_unknown or 'the report has none'}")
     if value <= 0:
         raise MissingError(f"the {role}'s {metric} is {value}, not above 0")
     return value

@@ -89,7 +89,8 @@ class ModelFigures(QualityFigures):
     size_bytes: int
     parameters: int
     nonzero_parameters: int
-    macs: int
+    macs: int | None = Field(default=None, description="Of one sample; unset where they cannot all be counted.")
+    macs_unknown: str | None = Field(default=None, description="Why multiply-accumulates are unset.")
     latency: list[LatencyFigures]
 
 
@@ -160,7 +161,7 @@ class StepFigures(QualityFigures):
     size_bytes: int
     parameters: int
     nonzero_parameters: int
-    macs: int
+    macs: int | None = Field(default=None, description="Of one sample; unset where they cannot all be counted.")
     latency: RatioInterval = Field(description="The median at the first batch size, over the baseline's.")
 
 

@@ -73,8 +73,8 @@ def _change(name: str, baseline: ModelFigures, candidate: ModelFigures) -> Metri
     return MetricSummary(baseline=f"{before:.4f}", candidate=f"{after:.4f}", change=change)
 
 
-def _percent(baseline: int, candidate: int) -> MetricSummary | None:
-    if baseline <= 0 or candidate < 0:
+def _percent(baseline: int | None, candidate: int | None) -> MetricSummary | None:
+    if baseline is None or candidate is None or baseline <= 0 or candidate < 0:
         return None
     change = round((candidate / baseline - 1) * 100, 1)
     return MetricSummary(

@@ -161,7 +161,7 @@ def _steps(report: Report) -> Table:
             step.technique,
             figures.count(step.size_bytes),
             figures.count(step.parameters),
-            figures.count(step.macs),
+            "unknown" if step.macs is None else figures.count(step.macs),
             _quality(quality, getattr(step, quality)),
             figures.ratio(step.latency.ratio),
         )

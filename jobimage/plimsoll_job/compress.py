@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from plimsoll_api.artifact import ArtifactRef, Leftover, Lineage, StepRecord
+from plimsoll_api.artifact import MODEL_FILE, ArtifactRef, Leftover, Lineage, StepRecord
 from plimsoll_api.plan import Plan
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_api.spec import OutputFormat
@@ -109,10 +109,11 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
         write_outputs(
             Candidate(module), loaded.source, loaded.signature, plan.task, formats=[OutputFormat.ONNX], directory=files
         )
-        manifest = build_manifest(files, count(module, loaded.signature), lineage, loaded.classes)
-        reporter.report(
-            "analyse", 1, f"{manifest.parameters} parameters, {manifest.macs} multiply-accumulates a sample"
+        manifest = build_manifest(files, count(module, loaded.signature, files / MODEL_FILE), lineage, loaded.classes)
+        macs = (
+            f"{manifest.macs} multiply-accumulates a sample" if manifest.macs_unknown is None else manifest.macs_unknown
         )
+        reporter.report("analyse", 1, f"{manifest.parameters} parameters, {macs}")
         return publish_artifact(manifest, files, plan.output.uri, store)
 
 
@@ -218,9 +219,13 @@ def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, r
     )
 
 
-def figures_of(candidate: Candidate, loaded: Loaded) -> ModuleFigures:
-    """Return the candidate's counts; weights that its number format rounded to zero are zero."""
-    figures = count(candidate.module, loaded.signature)
+def figures_of(candidate: Candidate, loaded: Loaded, graph: Path | None = None) -> ModuleFigures:
+    """Return the candidate's counts, of the file of its graph where there is one.
+
+    Weights that its number format rounded to zero are zero.
+    """
+    written = graph or (candidate.graph.path if candidate.graph else None)
+    figures = count(candidate.module, loaded.signature, written)
     return replace(figures, nonzero=min(figures.nonzero, figures.parameters - candidate.zero_weights))
 
 
@@ -247,7 +252,7 @@ def publishing(
         with written, tempfile.TemporaryDirectory() as directory:
             files = Path(directory)
             write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats=formats, directory=files)
-            manifest = build_manifest(files, figures_of(candidate, loaded), lineage)
+            manifest = build_manifest(files, figures_of(candidate, loaded, files / MODEL_FILE), lineage)
             return publish_artifact(manifest, files, plan.output.uri, store)
 
     return publish

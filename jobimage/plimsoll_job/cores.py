@@ -24,6 +24,6 @@ def core_count(cpu_max_file: Path = CPU_MAX_FILE) -> int:
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
-def thread_count(macs: int) -> int:
-    """Return how many threads a batch of that many multiply-accumulates is worth."""
-    return core_count() if macs >= SINGLE_THREAD_MACS else 1
+def thread_count(macs: int | None, samples: int) -> int:
+    """Return how many threads a batch of so many samples is worth, of these multiply-accumulates each if known."""
+    return core_count() if macs is None or macs * samples >= SINGLE_THREAD_MACS else 1

@@ -24,5 +24,5 @@ def test_without_a_quota_all_cores_count(tmp_path: Path) -> None:
 
 
 def test_small_batches_get_one_thread() -> None:
-    assert thread_count(1_000_000) == 1
-    assert thread_count(10**12) == core_count()
+    assert thread_count(1_000_000, 1) == thread_count(1_000, 100) == 1
+    assert thread_count(10**12, 1) == thread_count(10**7, 100) == thread_count(None, 1) == core_count()

@@ -62,7 +62,8 @@ def test_every_layer_keeps_the_energy_gets_smaller_and_faster_or_is_left(cnn: nn
         assert layer["parameters"][1] < layer["parameters"][0]
         assert layer["macs"][1] < layer["macs"][0]
         assert all(rank <= full for rank, full in zip(layer["ranks"], layer["fullRanks"], strict=True))
-    for figure, changed in (("parameters", after.parameters - before.parameters), ("macs", after.macs - before.macs)):
+    macs = (after.macs or 0) - (before.macs or 0)
+    for figure, changed in (("parameters", after.parameters - before.parameters), ("macs", macs)):
         assert sum(layer[figure][1] - layer[figure][0] for layer in layers) == changed
 
 

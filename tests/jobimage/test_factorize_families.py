@@ -32,7 +32,7 @@ def test_a_fifth_of_the_parameters_goes_and_none_but_grouped_layers_are_left(nam
     inputs = TRANSFORMERS[name][1]
     before, after = count(module, inputs), count(applied.candidate.module, inputs)
     assert 0.79 * before.parameters < after.parameters < 0.81 * before.parameters
-    assert after.macs < before.macs
+    assert (after.macs or 0) < (before.macs or 0)
     assert all("groups are a factorization already" in why for why in applied.details["left"].values())
     again = replay(module, inputs, applied.candidate.changes).eval()
     again.load_state_dict(applied.candidate.module.state_dict())

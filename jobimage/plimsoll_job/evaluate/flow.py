@@ -137,6 +137,7 @@ def figures_of(contestant: Contestant, quality: QualityFigures, latency: list[La
         parameters=manifest.parameters,
         nonzero_parameters=manifest.nonzero_parameters,
         macs=manifest.macs,
+        macs_unknown=manifest.macs_unknown,
         latency=latency,
         **dict(quality),
     )

@@ -48,7 +48,7 @@ def load_images() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 def train_baseline(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int = SEED) -> nn.Module:
     """Return the CNN, trained on the images; the same seed on the same machine gives the same weights."""
     make_deterministic()
-    torch.set_num_threads(thread_count(BATCH_SIZE * SAMPLE_MACS))
+    torch.set_num_threads(thread_count(SAMPLE_MACS, BATCH_SIZE))
     torch.manual_seed(seed)
     order = torch.Generator().manual_seed(seed)
     module = digits_cnn().train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import chain
 
@@ -93,6 +93,28 @@ def name_nodes(model: onnx.ModelProto) -> None:
         if not node.name or node.name in taken:
             node.name = f"{node.name or node.op_type}_{number}"
         taken.add(node.name)
+
+
+def module_of(node: str, modules: Collection[str]) -> str:
+    """Return the name of the module whose call made the node, the node's own name where none is known.
+
+    The exporter writes the way to a node as /features/features.0/Conv: a part repeats the end of the name before it
+    where the modules lie in a sequence, and containers that are not called themselves may be missing at the beginning.
+    """
+    way: list[str] = []
+    for part in node.strip("/").split("/")[:-1]:
+        names = part.split(".")
+        repeated = next((count for count in range(len(names) - 1, 0, -1) if way[-count:] == names[:count]), 0)
+        way += names[repeated:]
+    while way:
+        name = ".".join(way)
+        found = [module for module in modules if module == name] or [
+            module for module in modules if module.endswith(f".{name}")
+        ]
+        if len(found) == 1:
+            return found[0]
+        way.pop()
+    return node
 
 
 def lift_constants(lean: LeanModel) -> None:

@@ -16,7 +16,7 @@ from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import MAX_WEIGHTS_BYTES
-from plimsoll_job.figures import count, weights_bytes
+from plimsoll_job.figures import count_macs, weights_bytes
 from plimsoll_job.load.classes import check_classes_of, class_names
 from plimsoll_job.load.data import Samples, read_samples, taken_by
 from plimsoll_job.load.examples import example_of
@@ -77,7 +77,7 @@ def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     signature = signature_of(
         module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
     )
-    torch.set_num_threads(thread_count(count(module, signature).macs * TYPICAL_BATCH))
+    torch.set_num_threads(thread_count(count_macs(module, signature).total, TYPICAL_BATCH))
     digests = {"spec.model": source.digest, "spec.model.files": digest_of_files(source.files)}
     digests |= {
         f"spec.data.{use}": read.digest for use, read in (("train", train), ("calibration", calibration)) if read

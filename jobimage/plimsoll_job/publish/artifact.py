@@ -54,6 +54,7 @@ def build_manifest(
         parameters=figures.parameters,
         nonzero_parameters=figures.nonzero,
         macs=figures.macs,
+        macs_unknown=figures.macs_unknown,
         requires=required_features(model),
         classes=classes,
         lineage=lineage,

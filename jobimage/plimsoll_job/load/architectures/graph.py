@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -22,7 +20,6 @@ from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import open_frugally
 
 FIELD = "spec.model.architecture.onnx"
-LINEAR = ("Gemm", "MatMul")
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 #: Of a sample's answers in batches of different sizes, as a share of the largest answer.
 TOLERANCE = 1e-4
@@ -128,24 +125,6 @@ class GraphModule(nn.Module):
         model = self.lean()
         yield from (model.array(one) for one in model.proto.graph.initializer if one.data_type in FLOATS)
 
-    def macs_by_layer(self, example: Tensors) -> dict[str, int]:
-        """Return the multiply-accumulates of one sample, the example, in convolutions and linear layers, by nodes."""
-        lean = self.lean()
-        model = lean.proto
-        dims = {one.name: list(one.dims) for one in model.graph.initializer}
-        inner = {node.name: _inner(node, dims) for node in model.graph.node}
-        layers = [node for node in model.graph.node if inner[node.name]]
-        given = {one.name for one in model.graph.output}
-        model.graph.output.extend(
-            onnx.ValueInfoProto(name=node.output[0]) for node in layers if node.output[0] not in given
-        )
-        arrays = {name: one.numpy() for name, one in zip(self.input_names, example, strict=True)}
-        scratch = Scratch()
-        lean.write(scratch.path / "told.onnx")
-        session = open_frugally(scratch.path / "told.onnx")
-        found = session.run([node.output[0] for node in layers], arrays) if layers else []
-        return {node.name: output.size * inner[node.name] for node, output in zip(layers, found, strict=True)}
-
     def _fixed(self, why: str) -> UserError:
         made_for = f"for batches of {self.batch} only" if self.batch else "so that batches cannot be changed"
         return UserError(
@@ -153,17 +132,6 @@ class GraphModule(nn.Module):
             "torch.onnx.export's dynamic_axes={name: {0: 'batch'}} for each input and output",
             reason="FixedBatch",
         )
-
-
-def _inner(node: onnx.NodeProto, dims: dict[str, list[int]]) -> int:
-    """Return the products that one output of the layer sums, 0 of anything that is no layer with a weight."""
-    shapes: Sequence[list[int]] = [dims.get(name, []) for name in node.input]
-    if node.op_type == "Conv" and shapes[1]:
-        return math.prod(shapes[1][1:])
-    if node.op_type in LINEAR and len(shapes[1]) > 1:
-        transposed = any(one.name == "transB" and one.i for one in node.attribute)
-        return shapes[1][-1 if transposed else -2]
-    return shapes[0][-1] if node.op_type == "MatMul" and len(shapes[0]) > 1 else 0
 
 
 def _slashes(name: str) -> list[int]:

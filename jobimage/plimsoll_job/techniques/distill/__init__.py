@@ -11,7 +11,7 @@ import torch
 
 from plimsoll_api.spec import Architecture, Distill
 from plimsoll_job.errors import UserError
-from plimsoll_job.figures import count
+from plimsoll_job.figures import count_macs
 from plimsoll_job.load.data import Samples, check_classes
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.roles import build_student
@@ -47,8 +47,8 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     learner = Learner(student, terms, arithmetic_of(settings.precision, device), mask_at)
     labels = _labels(samples, candidate, kind, bench) if "labels" in terms else None
 
-    macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
-    with lesson(macs, f"{bench.spec_field}.learningRate") as notes:
+    macs = count_macs(candidate.module, bench.signature).total
+    with lesson(macs, settings.micro_batch_size or settings.batch_size, f"{bench.spec_field}.learningRate") as notes:
         inputs = tensors_of(samples.inputs)
         teacher = Teacher(teacher_module, terms, inputs, samples.batch_size, device)
         del teacher_module

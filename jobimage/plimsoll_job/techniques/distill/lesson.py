@@ -22,14 +22,16 @@ NOT_REPEATABLE = (
 
 
 @contextlib.contextmanager
-def lesson(macs: int, rate_field: str) -> Iterator[list[str]]:
-    """Let torch use as many threads as so many multiply-accumulates pay for; the list holds the notes at the end.
+def lesson(macs: int | None, batch_size: int, rate_field: str) -> Iterator[list[str]]:
+    """Let torch use as many threads as such batches pay for, told by a sample's multiply-accumulates if known.
+
+    The list holds the notes at the end.
 
     UserError that names the field of the learning rate when the training diverges.
     """
     notes: list[str] = []
     before = torch.get_num_threads()
-    torch.set_num_threads(thread_count(macs))
+    torch.set_num_threads(thread_count(macs, batch_size))
     try:
         with warnings.catch_warnings(record=True) as warned:
             yield notes

@@ -10,7 +10,7 @@ from torch import nn
 
 from plimsoll_api.spec import AmountOf
 from plimsoll_job.export.onnx_export import trace_onnx
-from plimsoll_job.figures import WEIGHTED, count_macs, count_parameters, macs_by_layer
+from plimsoll_job.figures import WEIGHTED, count_parameters, macs_by_layer
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.prune.coupling import ChannelGroup
 from plimsoll_job.techniques.shape import Cut
@@ -23,12 +23,12 @@ WORDS = {
 }
 
 
-def measure(module: nn.Module, signature: Signature, of: AmountOf) -> int:
-    """Return how many there are in the module."""
+def measure(module: nn.Module, signature: Signature, of: AmountOf, spec_field: str) -> int:
+    """Return how many there are in the module; UserError where they cannot be counted."""
     if of is AmountOf.PARAMETERS:
         return count_parameters(module)
     if of is AmountOf.MACS:
-        return count_macs(module, signature)
+        return sum(macs_by_layer(module, signature, f"{spec_field}.of").values())
     return trace_onnx(module, signature).size_bytes()
 
 
@@ -39,7 +39,9 @@ class Estimate:
     some away.
     """
 
-    def __init__(self, module: nn.Module, signature: Signature, groups: Iterable[ChannelGroup], of: AmountOf) -> None:
+    def __init__(
+        self, module: nn.Module, signature: Signature, groups: Iterable[ChannelGroup], of: AmountOf, spec_field: str
+    ) -> None:
         self.scale = 1.0
         layers = dict(module.named_modules())
         self._members = [
@@ -48,7 +50,7 @@ class Estimate:
             for member in (*group.producers, *group.consumers, *group.others)
         ]
         touched = {name for _, _, name, _, _ in self._members}
-        macs = macs_by_layer(module, signature) if of is AmountOf.MACS else {}
+        macs = macs_by_layer(module, signature, f"{spec_field}.of") if of is AmountOf.MACS else {}
         #: By layer, shapes of what shrinks with it, and what one element of that shape weighs.
         self._shapes: dict[str, list[tuple[tuple[int, ...], float]]] = {}
         for name in touched:

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from torch import nn
 
-from plimsoll_job.figures import WEIGHTED, macs_by_layer
+from plimsoll_job.figures import WEIGHTED, called_layers
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.prune.attention import Attention, cut_heads, find_attentions
 from plimsoll_job.techniques.prune.dependency import tp
@@ -61,7 +61,7 @@ def find_groups(module: nn.Module, signature: Signature) -> list[ChannelGroup]:
     attentions = find_attentions(module)
     parts = {name for attention in attentions for name in (*attention.reads, attention.writes)}
     # One whose weights are read without a call of their layer computes with widths of its own: its heads stay.
-    called = macs_by_layer(module, signature)
+    called = called_layers(module, signature)
     groups = [_group_of_heads(attention) for attention in attentions if attention.writes in called]
     for found in _follow(graph):
         modules = {item.dep.target.module for item in found}

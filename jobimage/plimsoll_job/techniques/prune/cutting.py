@@ -60,8 +60,8 @@ def _shed_once(
     """Return what the cuts leave, and why it is not sound if it is not."""
     signature = bench.signature
     groups, scores = [group for group, _ in ranked], {group.root: score for group, score in ranked}
-    before = measure(module, signature, of)
-    estimate = Estimate(module, signature, groups, of)
+    before = measure(module, signature, of, bench.spec_field)
+    estimate = Estimate(module, signature, groups, of, bench.spec_field)
     last = False
     while True:
         give_back()
@@ -77,7 +77,7 @@ def _shed_once(
         pruned, reason = cut_soundly(module, signature, groups, selection.cuts)
         if pruned is None:
             return Shed(module, selection, tuple(groups)), reason
-        share = 1 - measure(pruned, signature, of) / before
+        share = 1 - measure(pruned, signature, of, bench.spec_field) / before
         if last or abs(share - selection.share) <= WELL_ESTIMATED or selection.share <= 0:
             return Shed(pruned, replace(selection, share=share), tuple(groups)), ""
         estimate.scale *= share / selection.share

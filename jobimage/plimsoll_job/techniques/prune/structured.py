@@ -71,7 +71,9 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     details: dict[str, Any] = padding.to_details()
     if settings.allocation is Allocation.SENSITIVITY:
         scan = scan_channels(module, groups, scores, bench.need_calibration(), bench.ranks.device)
-        scores = scores_of(scan, groups, scores, Estimate(module, bench.signature, groups, settings.of))
+        scores = scores_of(
+            scan, groups, scores, Estimate(module, bench.signature, groups, settings.of, bench.spec_field)
+        )
         details["sensitivity"] = scan.to_wire()
     done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
     turn = 1 + max((one.turn for one in candidate.changes if isinstance(one, Cut)), default=-1)

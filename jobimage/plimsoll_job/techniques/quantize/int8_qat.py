@@ -21,7 +21,7 @@ from torch.nn import functional
 from plimsoll_api.spec import Distill, QuantizeScheme, QuantizeTraining
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.lean import LeanModel, Numbers
-from plimsoll_job.figures import count
+from plimsoll_job.figures import count_macs
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.scratch import Scratch
@@ -101,8 +101,10 @@ def learn(
     settings = Distill.model_validate(training.to_wire())
     samples = bench.need_train()
     inputs = _tensors(student, samples.inputs)
-    macs = count(candidate.module, bench.signature).macs * (settings.micro_batch_size or settings.batch_size)
-    with lesson(macs, f"{bench.spec_field}.training.learningRate") as notes:
+    macs = count_macs(candidate.module, bench.signature).total
+    with lesson(
+        macs, settings.micro_batch_size or settings.batch_size, f"{bench.spec_field}.training.learningRate"
+    ) as notes:
         terms = {"logits": FidelityTerm(start.expected)}
         data = TrainingSet(inputs, Teacher(teacher, terms, inputs, samples.batch_size, bench.ranks.device), labels=None)
         del teacher

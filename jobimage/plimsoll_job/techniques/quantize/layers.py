@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from plimsoll_job.export.graph import module_of
 from plimsoll_job.export.lean import LeanModel
 
 #: At which inputs an operator takes its weight, the likelier place first.
@@ -64,28 +65,6 @@ def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer
             stacked = node.op_type == "MatMul" and weight == node.input[1] and matrices[weight] > 2
             layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight, stacked))
     return tuple(layers)
-
-
-def module_of(node: str, modules: Collection[str]) -> str:
-    """Return the name of the module whose call made the node, the node's own name where none is known.
-
-    The exporter writes the way to a node as /features/features.0/Conv: a part repeats the end of the name before it
-    where the modules lie in a sequence, and containers that are not called themselves may be missing at the beginning.
-    """
-    way: list[str] = []
-    for part in node.strip("/").split("/")[:-1]:
-        names = part.split(".")
-        repeated = next((count for count in range(len(names) - 1, 0, -1) if way[-count:] == names[:count]), 0)
-        way += names[repeated:]
-    while way:
-        name = ".".join(way)
-        found = [module for module in modules if module == name] or [
-            module for module in modules if module.endswith(f".{name}")
-        ]
-        if len(found) == 1:
-            return found[0]
-        way.pop()
-    return node
 
 
 def is_within(layer: Layer, module: str) -> bool:
