@@ -26,6 +26,10 @@ from plimsoll_job.techniques.layout import Layout, Over
 from plimsoll_job.techniques.observe import Batches, counted_answers
 from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.sensitivity import scan
+from plimsoll_job.techniques.quantize.fidelity import counted
+from plimsoll_job.techniques.quantize.float_model import float_model_of
+from plimsoll_job.techniques.quantize.int8_static import activations, observe_ranges, read_ranges
+from plimsoll_job.techniques.quantize.padding import find_padding_in_graph
 from plimsoll_job.techniques.shape import Applied, Candidate, Split
 
 BATCH_FIRST = Layout(((Over.SAMPLES,), (Over.TOKENS,), ()))
@@ -184,3 +188,39 @@ def test_whitened_factors_answer_better_on_tokens_that_count() -> None:
 
     as_data, without = error(Padding()), error(None)
     assert without < 0.8 * as_data
+
+
+def test_ranges_of_activations_are_those_of_tokens_that_count() -> None:
+    samples = sentences()
+    model = float_model_of(Candidate(tiny_bert()), WORDS)
+    names = activations(model.lean().proto, model.layers)
+    padding = find_padding_in_graph(model, names, samples)
+    assert padding.read == ()
+    # Queries and keys, as scores of attention have them.
+    assert Layout(((Over.SAMPLES,), (Over.TOKENS,), (Over.TOKENS,))) in padding.layouts.values()
+    one, other = (read_ranges(observe_ranges(model, given)) for given in (samples, other_padding(samples)))
+    assert one == other
+    whole = replace(samples, mask=np.ones_like(samples.mask))
+    as_data = read_ranges(observe_ranges(model, whole))
+    assert all(as_data[name][0] <= low and high <= as_data[name][1] for name, (low, high) in one.items())
+    assert one != as_data
+
+
+def test_ranges_hold_what_the_answers_depend_on() -> None:
+    module, samples = Encoder(pool="mean"), padded_samples()
+    # torch's attention is exported for one length.
+    model = float_model_of(Candidate(module), tuple(replace(one, any_length=False) for one in TEXT))
+    names = activations(model.lean().proto, model.layers)
+    padding = find_padding_in_graph(model, names, samples)
+    assert padding.read
+    as_data = read_ranges(observe_ranges(model, replace(samples, mask=np.ones_like(samples.mask))))
+    found = read_ranges(observe_ranges(model, samples))
+    assert all(found[name] == as_data[name] for name in padding.read)
+
+
+def test_quantized_answers_are_compared_on_tokens_that_count() -> None:
+    answered = np.arange(24.0).reshape(2, 3, 4)
+    mask = np.array([[True, True, False], [True, False, False]])
+    assert np.array_equal(counted(answered, mask), answered[mask])
+    assert counted(answered[:, 0], mask).shape == (2, 4)
+    assert counted(answered, None) is answered

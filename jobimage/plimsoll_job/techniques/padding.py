@@ -32,7 +32,7 @@ from plimsoll_job.techniques.observe import (
 Watch = Callable[[str, torch.Tensor, torch.Tensor | None], None]
 
 #: How many samples show where padding is: a number that few axes have.
-PROBED = 3
+PROBED = 5
 #: Answers that change by less, of how much they differ from each other, do not depend on what was changed.
 UNCHANGED = 1e-3
 #: Names that a note lists.

@@ -17,31 +17,45 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.memory import give_back
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import open_frugally
+from plimsoll_job.techniques.layout import Layout
+from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
+from plimsoll_job.techniques.quantize.padding import (
+    add_limits,
+    add_mask,
+    after_each,
+    ends_of,
+    find_padding_in_graph,
+    replace_nodes,
+)
 
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
 Ranges = bytes
 #: The least and the largest value of each activation, by its name.
 RangeTable = Mapping[str, tuple[float, float]]
 SIDES = ("lowest", "highest")
-REDUCTIONS = ("ReduceMin", "ReduceMax")
 
 
 def observe_ranges(model: FloatModel, calibration: Samples) -> Ranges:
-    """Return the least and the largest value of each activation over all samples.
+    """Return the least and the largest value of each activation over all samples, padding left out.
 
     As ONNX Runtime's own calibration does, which holds the weights four times meanwhile, and all activations at once.
     """
     give_back()
     scratch = Scratch()
-    names = _activations(model.lean().proto, model.layers)
+    names = activations(model.lean().proto, model.layers)
+    padding = find_padding_in_graph(model, names, calibration)
+    layouts = list(dict.fromkeys(padding.layouts.values()))
     watched = model.lean()
-    _reduce(watched.proto.graph, names)
+    _reduce(watched.proto.graph, names, padding, layouts)
     watched.write_apart(scratch.path / "watched.onnx")
     session = open_frugally(scratch.path / "watched.onnx", as_it_is=True)
-    reduced = [session.run(None, dict(batch)) for batch in calibration.batches()]
-    found = np.array(reduced, np.float32).reshape(-1, len(names), len(REDUCTIONS))
+    reduced = []
+    for part in calibration.parts():
+        masks = {_input_of(layouts, layout): layout.counted(part.mask) for layout in layouts if part.mask is not None}
+        reduced.append(session.run(None, dict(part.inputs) | masks))
+    found = np.array(reduced, np.float32).reshape(-1, len(names), len(SIDES))
     low, high = found[:, :, 0].min(axis=0), found[:, :, 1].max(axis=0)
     ends = {name: (low[at : at + 1], high[at : at + 1]) for at, name in enumerate(names)}
     cache = scratch.path / "ranges.json"
@@ -49,23 +63,28 @@ def observe_ranges(model: FloatModel, calibration: Samples) -> Ranges:
     return cache.read_bytes()
 
 
-def _reduce(graph: onnx.GraphProto, names: Sequence[str]) -> None:
-    """Make the ends of each value the graph's outputs, each computed right after the value, which need not stay."""
-    watching = {
-        name: [helper.make_node(one, [name], [f"{name}_{one}"], keepdims=0) for one in REDUCTIONS] for name in names
-    }
-    nodes = [node for value in graph.input for node in watching.get(value.name, ())]
-    for node in graph.node:
-        nodes += [node, *(one for name in node.output for one in watching.get(name, ()))]
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.output[:]
-    graph.node.extend(nodes)
+def _reduce(graph: onnx.GraphProto, names: Sequence[str], padding: Padding, layouts: Sequence[Layout]) -> None:
+    """Make the ends of each value the graph's outputs, each computed right after the value, which need not stay.
+
+    An input for each of the layouts tells which positions of the values that have it count.
+    """
+    which = {name: _input_of(layouts, layout) for name, layout in padding.layouts.items()}
+    ends = {name: [f"{name}_{side}" for side in SIDES] for name in names}
+    replace_nodes(graph, after_each(graph, {name: ends_of(name, which.get(name), *ends[name]) for name in names}))
+    add_limits(graph)
+    for layout in layouts:
+        add_mask(graph, _input_of(layouts, layout), layout)
+    del graph.output[:]
     graph.output.extend(
-        helper.make_tensor_value_info(f"{name}_{one}", TensorProto.FLOAT, []) for name in names for one in REDUCTIONS
+        helper.make_tensor_value_info(end, TensorProto.FLOAT, []) for some in ends.values() for end in some
     )
 
 
-def _activations(model: onnx.ModelProto, layers: Collection[Layer]) -> list[str]:
+def _input_of(layouts: Sequence[Layout], layout: Layout) -> str:
+    return f"counted_{layouts.index(layout)}"
+
+
+def activations(model: onnx.ModelProto, layers: Collection[Layer]) -> list[str]:
     """Return the names of the float values that nodes which are quantized read or write."""
     graph = model.graph
     operators = _operators(layers) or {*QDQRegistry, *QLinearOpsRegistry}

@@ -20,8 +20,10 @@ from plimsoll_job.memory import give_back
 from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.sessions import open_frugally, open_restoring, open_served, open_session, serving_gpu
 from plimsoll_job.techniques.left import left_in_graph
+from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.quantize.fidelity import Answers, Fidelity, answers, compare
 from plimsoll_job.techniques.quantize.float_model import FloatModel
+from plimsoll_job.techniques.quantize.int8_static import activations
 from plimsoll_job.techniques.quantize.layers import (
     FLOAT,
     Layer,
@@ -30,6 +32,7 @@ from plimsoll_job.techniques.quantize.layers import (
     is_within,
     stored_types,
 )
+from plimsoll_job.techniques.quantize.padding import find_padding_in_graph
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme, scheme_of
 from plimsoll_job.techniques.quantize.sensitivity import Chosen, choose_layers
 from plimsoll_job.techniques.record import six_digits
@@ -89,6 +92,10 @@ def quantize(
     ranges = start.ranges
     if ranges is None and start.calibration is not None:
         ranges = scheme.observe(model, start.calibration)
+    padding = Padding()
+    if ranges is not None and start.calibration is not None:
+        names = activations(model.lean().proto, model.layers)
+        padding = find_padding_in_graph(model, names, start.calibration)
 
     def make(layers: Collection[Layer]) -> LeanModel:
         give_back()
@@ -133,6 +140,7 @@ def quantize(
             "computes": scheme.arithmetic,
             **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
             **({} if fidelity is None else {"fidelity": fidelity.to_details()}),
+            **padding.to_details(),
             "weightTypes": dict(sorted(Counter(types.values()).items())),
             "layers": [
                 _record(layer, types[layer.node], kept, chosen.alone)
@@ -141,7 +149,7 @@ def quantize(
                 for layer in model.layers
             ],
         },
-        notes=_notes(model, types, exclude.layers if exclude else []),
+        notes=(*_notes(model, types, exclude.layers if exclude else []), *padding.notes()),
         left=tuple(left),
     )
 
