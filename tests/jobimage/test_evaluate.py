@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.jobimage.claims import COLUMNS, Claims, accuracies
 
+from plimsoll_api.artifact import ProcessorFeature
 from plimsoll_api.gate import judge
 from plimsoll_api.model import digest_of
 from plimsoll_api.report import MAX_REPORT_BYTES, Report, Summary
@@ -18,7 +19,9 @@ from plimsoll_api.tasks import quality_of
 from plimsoll_job import compress as flow
 from plimsoll_job import evaluate as evaluate_package
 from plimsoll_job.errors import UserError
+from plimsoll_job.evaluate import environment
 from plimsoll_job.evaluate.flow import evaluate, measure
+from plimsoll_job.load.artifact import open_artifact
 from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 
@@ -185,3 +188,24 @@ def test_no_module_of_the_evaluation_imports_torch() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not any(name.split(".")[0] == "torch" for name in names), file
+
+
+def test_a_candidate_that_requires_what_the_processor_lacks_is_not_judged_here(
+    made: tuple[Claims, Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_artifact(made[1].candidate, Store(claims=made[0].directory), "f").manifest  # type: ignore[arg-type]
+    assert manifest.requires == []
+    asking = manifest.model_copy(update={"requires": [ProcessorFeature.VNNI]})
+    monkeypatch.setattr(environment, "lacking", list)
+    environment.check_processor(manifest)
+    assert environment.saturating_notes(manifest) == []
+    with pytest.raises(
+        UserError, match=r"spec.evaluationRuntime: the candidate requires Vnni, which this pod's"
+    ) as error:
+        environment.check_processor(asking)
+    assert error.value.reason == "ProcessorLacks"
+    (note,) = environment.saturating_notes(asking)
+    assert note.startswith("The baseline requires Vnni, which this processor")
+    monkeypatch.setattr(environment, "lacking", lambda _: [ProcessorFeature.VNNI])
+    with pytest.raises(UserError, match="the candidate requires Vnni"):
+        measured(made)

@@ -11,16 +11,20 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.haswell import Haswell, Serve, here
 from tests.jobimage.modules import residual
-from tests.jobimage.texts import TEXT, sentences, tiny_bert
+from tests.jobimage.texts import TEXT, VOCABULARY, sentences, tiny_bert
 from torch import nn
 
+from plimsoll_api.artifact import ProcessorFeature
 from plimsoll_api.spec import Quantize, QuantizeScheme
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.integers import required_features
+from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
-from plimsoll_job.sessions import open_session
+from plimsoll_job.processor import lacking
 from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.quantize import schemes
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
@@ -71,15 +75,11 @@ def types_of(applied: Applied) -> dict[str, str]:
     return {layer["layer"]: layer["dtype"] for layer in applied.details["layers"]}
 
 
-def answers(graph: bytes, samples: Samples) -> Any:
-    return open_session(graph, threads=1).run(None, dict(samples.inputs))[0]
-
-
-def relative_error(build: Build, graph: bytes) -> float:
+def relative_error(build: Build, graph: bytes, serve: Serve = here) -> float:
     module, samples, _ = setting(build)
     with torch.no_grad():
         expected = module(*(torch.from_numpy(array) for array in samples.inputs.values())).numpy()
-    return float(np.sqrt(((answers(graph, samples) - expected) ** 2).mean()) / expected.std())
+    return float(np.sqrt(((serve(graph, samples.inputs) - expected) ** 2).mean()) / expected.std())
 
 
 @pytest.mark.parametrize(
@@ -102,17 +102,78 @@ def relative_error(build: Build, graph: bytes) -> float:
     ],
 )
 def test_the_graph_runs_at_every_batch_is_smaller_and_answers_alike(
-    build: Build, scheme: str, size: float, error: float
+    build: Build, scheme: str, size: float, error: float, serve: Serve
 ) -> None:
     applied = quantized(build, scheme)
     graph = graph_of(applied)
     assert len(graph) == applied.details["bytes"] <= size * applied.details["floatBytes"]
-    assert relative_error(build, graph) < error
+    assert relative_error(build, graph, serve) < error
     _, samples, _ = setting(build)
-    one = answers(graph, replace(samples, inputs=samples.rows(slice(0, 1))))
+    one = serve(graph, samples.rows(slice(0, 1)))
     assert one.shape[0] == 1
     if "Dynamic" not in scheme:
-        assert np.allclose(one, answers(graph, samples)[:1], atol=1e-4)
+        assert np.allclose(one, serve(graph, samples.inputs)[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "scheme", "error"),
+    [
+        (wine_mlp, "Int8Static", 0.03),
+        (residual, "Int8Static", 0.02),
+        (tiny_bert, "Int8Static", 0.04),
+        (digits_cnn, "Int8Static", 0.01),
+        (wine_mlp, "Int8Dynamic", 0.03),
+        (tiny_bert, "Int8Dynamic", 0.04),
+    ],
+)
+def test_int8_is_as_near_on_a_processor_without_vnni_as_it_was_told(
+    build: Build, scheme: str, error: float, serve: Serve
+) -> None:
+    applied = quantized(build, scheme)
+    assert applied.details["weightBits"] == 7
+    assert relative_error(build, graph_of(applied), serve) < error
+    _, samples, _ = setting(build)
+    native, served = (one(graph_of(applied), samples.inputs) for one in (here, serve))
+    assert np.abs(served - native).max() < 0.01 * np.abs(native).max()
+    assert required_features(LeanModel(onnx.load_from_string(graph_of(applied)))) == []
+
+
+needs_vnni = pytest.mark.skipif(bool(lacking([ProcessorFeature.VNNI])), reason="this processor has no VNNI")
+
+
+@needs_vnni
+@pytest.mark.parametrize("build", [wine_mlp, residual, tiny_bert])
+def test_all_bits_of_weights_are_nearer_and_ask_for_vnni(build: Build, haswell: Haswell) -> None:
+    seven, eight = quantized(build, "Int8Static"), quantized(build, "Int8Static", weightBits=8)
+    assert eight.details["weightBits"] == 8
+    assert relative_error(build, graph_of(eight)) < relative_error(build, graph_of(seven))
+    assert required_features(LeanModel(onnx.load_from_string(graph_of(eight)))) == [ProcessorFeature.VNNI]
+    # Else nothing would have to be asked for.
+    assert relative_error(build, graph_of(eight), haswell) > 5 * relative_error(build, graph_of(eight))
+
+
+def test_all_bits_of_weights_are_refused_before_any_work_where_sums_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemes, "lacking", list)
+    for scheme in ("Int8Static", "Int8Dynamic", "Int8QAT"):
+        settings = Quantize.model_validate({"scheme": scheme, "weightBits": 8})
+        with pytest.raises(
+            UserError, match=r"spec.x.scheme: .* with weightBits 8 needs a processor with VNNI"
+        ) as error:
+            quantize.check(settings, [], "spec.x")
+        assert error.value.reason == "NotOnThisMachine"
+        quantize.check(settings.model_copy(update={"weight_bits": 7}), [], "spec.x")
+
+
+def test_embeddings_are_looked_up_and_keep_all_bits() -> None:
+    for scheme in ("Int8Static", "Int8Dynamic"):
+        model = onnx.load_from_string(graph_of(quantized(tiny_bert, scheme)))
+        spans = {
+            tuple(one.dims): np.ptp(numpy_helper.to_array(one).astype(np.int32))
+            for one in model.graph.initializer
+            if one.data_type in (TensorProto.INT8, TensorProto.UINT8) and len(one.dims) > 1
+        }
+        assert spans.pop((VOCABULARY, 64)) == 255
+        assert max(spans.values()) == 128
 
 
 @pytest.mark.parametrize("scheme", RUNNING)
@@ -238,7 +299,7 @@ def test_excluded_layers_and_those_beyond_half_precision_compute_in_float(scheme
     kinds = {tuple(one.dims): one.data_type for one in graph.initializer}
     excluded = tuple(module.get_submodule("layers.5").get_parameter("weight").shape)
     assert TensorProto.FLOAT in (kinds.get(excluded), kinds.get(excluded[::-1]))
-    given = answers(graph_of(applied), samples)
+    given = here(graph_of(applied), samples.inputs)
     assert np.isfinite(given).all()
     assert applied.details["fidelity"]["error"] < 0.1
 

@@ -18,11 +18,13 @@ from plimsoll_job.load.store import Store
 from plimsoll_job.progress import Reporter
 from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques import quantize
+from plimsoll_job.techniques.quantize import auto, schemes
 from plimsoll_job.techniques.quantize.auto import Row, measure, objection, smallest
 from plimsoll_job.techniques.quantize.fidelity import Fidelity, compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.layers import Layer
 from plimsoll_job.techniques.quantize.quantized import Start
+from plimsoll_job.techniques.quantize.schemes import SCHEMES
 from plimsoll_job.techniques.quantize.sensitivity import choose_layers
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import digits_cnn
@@ -181,3 +183,25 @@ def test_a_pruned_model_for_which_nothing_pays_stays_float_and_is_published(clai
     assert len(record["details"]["table"]) == 7
     assert "the model stays float" in record["notes"][0]
     assert record["parametersAfter"] == record["parametersBefore"]
+
+
+def rows_of(limit: str, monkeypatch: pytest.MonkeyPatch, *, vnni: bool) -> list[tuple[str, int | None]]:
+    monkeypatch.setattr(schemes, "lacking", lambda asked: [] if vnni else list(asked))
+    monkeypatch.setattr(auto, "SCHEMES", {QuantizeScheme.INT8_STATIC: SCHEMES[QuantizeScheme.INT8_STATIC]})
+    module, samples = digits_cnn().eval(), samples_of((1, 8, 8), 16)
+    bench = bench_of(module, calibration=samples)
+    start = Start.of(float_model_of(Candidate(module), bench.signature), samples)
+    settings = AutoChoice.model_validate({"maxError": limit, "maxLatencyRatio": "100", **QUICK})
+    return [(row.against, row.weight_bits) for row in measure(start, None, settings, bench)]
+
+
+def test_auto_tries_all_bits_of_weights_where_seven_break_a_limit_and_the_processor_has_vnni(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert rows_of("50%", monkeypatch, vnni=True) == [("", 7)]
+    (_, seven), (against, eight) = rows_of("0.001%", monkeypatch, vnni=True)
+    assert (seven, eight) == (7, 8)
+    assert "above maxError" in against
+    (_, seven), (against, eight) = rows_of("0.001%", monkeypatch, vnni=False)
+    assert (seven, eight) == (7, 8)
+    assert "needs a processor with VNNI" in against

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime.quantization.quant_utils import compute_scale_zp
+from tests.jobimage.haswell import Serve
 from tests.jobimage.modules import DepthwiseSeparable, residual
 from tests.jobimage.test_quantize import setting
 from tests.jobimage.texts import tiny_bert
 from torch import nn
 
-from plimsoll_job.sessions import open_session
-from plimsoll_job.techniques.quantize.fidelity import answers, compare
+from plimsoll_job.techniques.quantize.fidelity import compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.int8_static import observe_ranges, read_ranges, to_int8_static
 from plimsoll_job.techniques.quantize.network import Network
-from plimsoll_job.techniques.quantize.rounding import grid_of, round_activation, round_weight
+from plimsoll_job.techniques.quantize.rounding import WEIGHTS_REACH, grid_of, round_activation, round_weight
 from plimsoll_job.techniques.shape import Candidate
 from plimsoll_job.zoo import wine_mlp
 
@@ -44,9 +44,9 @@ def test_gradients_pass_the_rounding_and_what_is_cut_off_moves_its_end() -> None
     assert numbers.grad is not None
     assert numbers.grad.tolist() == pytest.approx([0, 1, 0])
     weight = torch.tensor([[0.1, -2.0], [0.0, 0.0]], requires_grad=True)
-    rounded, scale = round_weight(weight, 0)
+    rounded, scale = round_weight(weight, 0, WEIGHTS_REACH[7])
     rounded.sum().backward()  # type: ignore[no-untyped-call]
-    assert scale.tolist() == pytest.approx([2 / 127, 1])
+    assert scale.tolist() == pytest.approx([2 / 64, 1])
     assert weight.grad is not None
     assert weight.grad.tolist() == [[1, 1], [1, 1]]
 
@@ -56,7 +56,9 @@ def depthwise() -> nn.Module:
 
 
 @pytest.mark.parametrize("build", [wine_mlp, residual, depthwise, tiny_bert])
-def test_the_network_in_training_answers_as_the_graph_that_is_served(build: Build, tmp_path: Path) -> None:
+def test_the_network_in_training_answers_as_the_graph_that_is_served(
+    build: Build, serve: Serve, tmp_path: Path
+) -> None:
     module, samples, bench = setting(build)
     model = float_model_of(Candidate(module), bench.signature)
     ranges = observe_ranges(model, samples)
@@ -67,7 +69,7 @@ def test_the_network_in_training_answers_as_the_graph_that_is_served(build: Buil
     network = Network(graph, trained, read_ranges(ranges))
     given = network(*(torch.from_numpy(samples.inputs[name]) for name in network.inputs))
     graph.write(tmp_path / "model.onnx")
-    served = answers(open_session(tmp_path / "model.onnx", 1), samples)
+    served = serve((tmp_path / "model.onnx").read_bytes(), samples.inputs)
     # A sum that lies on the border of two integers may be rounded to either.
     assert np.isclose(given.detach().numpy(), served, rtol=1e-4, atol=1e-6).mean() > 0.97
     assert compare(served, given.detach().numpy()).error < 0.01

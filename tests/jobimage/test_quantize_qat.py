@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from tests.jobimage.bench import bench_of, samples_of
+from tests.jobimage.haswell import Haswell
 from tests.jobimage.modules import Tagger
 from tests.jobimage.test_quantize import Build, graph_of, setting
 from tests.jobimage.texts import TEXT, sentences
@@ -26,6 +27,7 @@ from plimsoll_job.sessions import open_session, serving_gpu
 from plimsoll_job.techniques import quantize
 from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.quantize import auto, int8_qat
+from plimsoll_job.techniques.quantize.fidelity import compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.quantized import Start
 from plimsoll_job.techniques.quantize.schemes import SCHEMES
@@ -192,6 +194,17 @@ def test_zeros_of_a_pruned_model_stay_zero() -> None:
     )
     assert made.details["scheme"] == "Int8QAT"
     assert made.candidate.zero_weights >= 32 * 64
+
+
+def test_what_was_trained_is_what_a_processor_without_vnni_serves(haswell: Haswell) -> None:
+    made, (module, samples, _) = wine(), setting(uneven_wine)
+    with torch.no_grad():
+        floats = module(torch.from_numpy(samples.inputs["inputs"])).double().numpy()
+    told = made.details["training"]
+    served = haswell(graph_of(made), samples.inputs)
+    assert made.details["weightBits"] == 7
+    assert told["fidelityAfter"]["error"] < told["fidelityBefore"]["error"]
+    assert compare(floats, served).error == pytest.approx(told["fidelityAfter"]["error"], rel=0.01)
 
 
 def test_biases_of_a_pruned_model_are_trained() -> None:

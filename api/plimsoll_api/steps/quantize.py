@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plimsoll_api.gates import LatencyMeasurement
 from plimsoll_api.model import Decimal, Fraction, Model
-from plimsoll_api.rules import Pattern, Rule, Within
+from plimsoll_api.rules import Pattern, Rule, Within, to_camel
 from plimsoll_api.steps.training import EarlyStopping, LearningRate, Schedule
 from plimsoll_api.values import list_of
 
@@ -46,6 +46,11 @@ class Compute(StrEnum):
     FLOAT32 = "Float32"
     FLOAT16 = "Float16"
 
+
+#: The schemes whose weights meet activations of 8 bits, in products of integers.
+INT8 = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_DYNAMIC, QuantizeScheme.INT8_QAT})
+#: Bits of such weights: sums of their products with 8 bits are exact on every processor, or with VNNI only.
+SAFE_WEIGHT_BITS, FULL_WEIGHT_BITS = 7, 8
 
 #: The schemes that read calibration data: for the ranges of activations, or to compare answers.
 NEED_CALIBRATION = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_QAT, QuantizeScheme.AUTO})
@@ -108,12 +113,13 @@ class QuantizeTraining(Schedule):
     )
 
 
-def _only_with(scheme: QuantizeScheme, field: str) -> Rule:
+def _only_with(field: str, *schemes: QuantizeScheme) -> Rule:
+    listed, told = ", ".join(f"'{scheme}'" for scheme in schemes), " or ".join(schemes)
     return Rule(
-        cel=f"self.scheme == '{scheme}' || !has(self.{field})",
-        holds=lambda quantize: quantize.scheme == scheme or getattr(quantize, field) is None,
-        message=f"goes with scheme {scheme} only",
-        field=field,
+        cel=f"self.scheme in [{listed}] || !has(self.{to_camel(field)})",
+        holds=lambda quantize: quantize.scheme in schemes or getattr(quantize, field) is None,
+        message=f"goes with scheme {told} only",
+        field=to_camel(field),
         reason="FieldValueForbidden",
     )
 
@@ -122,9 +128,10 @@ class Quantize(Model):
     """Store weights in a smaller number format, and compute in it where the scheme says so."""
 
     rules = (
-        _only_with(QuantizeScheme.AUTO, "auto"),
-        _only_with(QuantizeScheme.INT8_QAT, "training"),
-        _only_with(QuantizeScheme.FLOAT16, "compute"),
+        _only_with("auto", QuantizeScheme.AUTO),
+        _only_with("training", QuantizeScheme.INT8_QAT),
+        _only_with("compute", QuantizeScheme.FLOAT16),
+        _only_with("weight_bits", *sorted(INT8), QuantizeScheme.AUTO),
     )
 
     scheme: QuantizeScheme = Field(
@@ -141,6 +148,13 @@ class Quantize(Model):
         default=None,
         description="What scheme Float16 computes in: Float32, the default, which restores the weights as they are "
         "loaded and is as fast as before; or Float16, which GPUs are fast at and x86 processors slow.",
+    )
+    weight_bits: Annotated[int, Field(ge=SAFE_WEIGHT_BITS, le=FULL_WEIGHT_BITS)] | None = Field(
+        default=None,
+        description="Of the Int8 schemes: how many bits the weights of convolutions and linear layers use. 7, the "
+        "default, is exact on every processor. 8 rounds half as coarsely, and needs x86-64 with VNNI, or arm64: the "
+        "artifact's manifest then says requires: [Vnni]; refused where the compress pod's processor lacks it. Auto "
+        "measures 8 where 7 breaks a limit and the processor has VNNI; given, these only.",
     )
     exclude: Exclusion | None = Field(default=None, description="The layers that stay float.")
     auto: AutoChoice | None = Field(default=None, description="What scheme Auto demands; its defaults when unset.")

@@ -24,7 +24,7 @@ from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.by_step import measure_steps
 from plimsoll_job.evaluate.contestant import DATA_FIELD, Contestant, enter, time_pair
-from plimsoll_job.evaluate.environment import describe_environment, idle_gpu_notes
+from plimsoll_job.evaluate.environment import check_processor, describe_environment, idle_gpu_notes, saturating_notes
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals, slower_notes
 from plimsoll_job.evaluate.slices import measure_slices
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS
@@ -58,6 +58,7 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
     """Return all that was measured."""
     reporter.report("load", 0, request.data.uri)
     artifacts = [open_artifact(ref, store, "spec.output.uri") for ref in (request.baseline, request.candidate)]
+    check_processor(artifacts[1].manifest)
     fallback = check_fallback(request.fallback, store)
     reporter.report("evaluate", 0.1, request.data.uri)
     baseline = enter(artifacts[0], request, store)
@@ -94,7 +95,7 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
         slices=slices,
         ratios=ratios,
         steps=steps,
-        notes=[*slower_notes(ratios), *idle_gpu_notes()],
+        notes=[*slower_notes(ratios), *idle_gpu_notes(), *saturating_notes(artifacts[0].manifest)],
         lineage=candidate.artifact.manifest.lineage,
         compression_peak_memory_bytes=request.compression_peak_memory_bytes,
         fallback=fallback,

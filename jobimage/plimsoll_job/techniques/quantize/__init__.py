@@ -7,13 +7,13 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from plimsoll_api.artifact import Leftover
-from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme, QuantizeTraining
+from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.quantize.auto import measure, smallest
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.int8_qat import learn
 from plimsoll_job.techniques.quantize.quantized import Quantized, Start, able_layers, quantize
-from plimsoll_job.techniques.quantize.schemes import SCHEMES
+from plimsoll_job.techniques.quantize.schemes import scheme_of
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 CHOSEN_BY_TIME = (
@@ -27,7 +27,8 @@ def check(settings: Quantize, modules: Collection[str], spec_field: str) -> None
 
     It costs nothing, so that a job is told before hours of training and not after.
     """
-    missing = None if settings.scheme == QuantizeScheme.AUTO else SCHEMES[settings.scheme].missing()
+    auto = settings.scheme == QuantizeScheme.AUTO
+    missing = None if auto else scheme_of(settings.scheme, settings.compute, settings.weight_bits).missing()
     if missing is not None:
         raise UserError(f"{spec_field}.scheme: {settings.scheme} {missing}", reason="NotOnThisMachine")
     for index, name in enumerate(settings.exclude.layers if settings.exclude else ()):
@@ -46,15 +47,25 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
     if settings.scheme == QuantizeScheme.INT8_QAT:
         return _trained(settings, start, candidate, bench)
     bench.reporter.report("quantize", 0.2, f"{len(start.model.layers)} layers by {settings.scheme}")
-    quantized = quantize(settings.scheme, start, settings.exclude, bench.spec_field, settings.compute)
+    quantized = quantize(
+        settings.scheme,
+        start,
+        settings.exclude,
+        bench.spec_field,
+        compute=settings.compute,
+        weight_bits=settings.weight_bits,
+    )
     bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {quantized.graph.size_bytes}")
     return _applied(candidate, quantized)
 
 
 def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Bench) -> Applied:
     able, _ = able_layers(settings.scheme, start.model, settings.exclude, bench.spec_field)
-    learned = learn(settings.training or QuantizeTraining(), start, able, candidate, bench)
-    applied = _applied(candidate, quantize(learned.scheme, learned.start, settings.exclude, bench.spec_field))
+    learned = learn(settings, start, able, candidate, bench)
+    quantized = quantize(
+        learned.scheme, learned.start, settings.exclude, bench.spec_field, weight_bits=settings.weight_bits
+    )
+    applied = _applied(candidate, quantized)
     return replace(
         applied,
         details={**applied.details, "training": learned.details},
@@ -76,7 +87,7 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
 
     UserError when there is nothing to hand on then: no step before this one changed the model.
     """
-    rows = measure(start, settings.exclude, settings.auto or AutoChoice(), bench)
+    rows = measure(start, settings.exclude, settings.auto or AutoChoice(), bench, settings.weight_bits)
     table = [row.to_details() for row in rows]
     chosen = smallest(rows)
     bench.reporter.report("quantize", 1, f"Auto chose {chosen.scheme if chosen else 'to stay float'}")

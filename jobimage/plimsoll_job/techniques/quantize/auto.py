@@ -10,6 +10,7 @@ from typing import Any
 
 from plimsoll_api.report import RatioInterval
 from plimsoll_api.spec import AutoChoice, Compute, Exclusion, Metric, QuantizeScheme
+from plimsoll_api.steps.quantize import FULL_WEIGHT_BITS, INT8, SAFE_WEIGHT_BITS
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.latency import ratio_intervals
 from plimsoll_job.evaluate.timing import measure_times
@@ -17,7 +18,7 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.fidelity import Fidelity, runner
 from plimsoll_job.techniques.quantize.quantized import Quantized, Start, quantize
-from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme
+from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme, scheme_of
 from plimsoll_job.techniques.shape import Bench
 
 #: An interval that reaches down to 1 and ends below this is that of a format as fast as float, in a noisy place.
@@ -35,6 +36,9 @@ class Row:
     latency: tuple[RatioInterval, ...] = ()
     against: str = ""
     quantized: Quantized | None = None
+    weight_bits: int | None = None
+    #: Whether its answers were too far from the float model's.
+    too_far: bool = False
 
     def to_details(self) -> dict[str, Any]:
         """Return the row for the record."""
@@ -45,30 +49,54 @@ class Row:
                 {"batchSize": one.batch_size, **{k: round(getattr(one, k), 4) for k in ("ratio", "low", "high")}}
                 for one in self.latency
             ]
-        return {"scheme": str(self.scheme), **figures, "verdict": self.against or "within the limits"}
+        bits = {} if self.weight_bits is None else {"weightBits": self.weight_bits}
+        return {"scheme": str(self.scheme), **bits, **figures, "verdict": self.against or "within the limits"}
 
 
-def measure(start: Start, exclude: Exclusion | None, settings: AutoChoice, bench: Bench) -> list[Row]:
-    """Return one row a scheme; the graph is kept of the smallest within the limits only, for the sake of memory."""
+def measure(
+    start: Start, exclude: Exclusion | None, settings: AutoChoice, bench: Bench, weight_bits: int | None = None
+) -> list[Row]:
+    """Return one row a scheme, and another with all bits of its weights where it broke a limit without.
+
+    The graph is kept of the smallest within the limits only, for the sake of memory.
+    """
     rows: list[Row] = []
-    for number, (name, scheme) in enumerate(SCHEMES.items()):
-        bench.reporter.report("quantize", 0.1 + 0.8 * number / len(SCHEMES), f"measures {name}")
-        against = _why_not_tried(scheme)
+    tries = [(name, bits) for name in SCHEMES for bits in _weight_bits(name, weight_bits)]
+    for number, (name, bits) in enumerate(tries):
+        if rows and rows[-1].scheme == name and not rows[-1].too_far:
+            continue
+        bench.reporter.report("quantize", 0.1 + 0.8 * number / len(tries), f"measures {name}")
+        row = Row(name, weight_bits=bits)
+        against = _why_not_tried(scheme_of(name, weight_bits=bits))
         if against is not None:
-            rows.append(Row(name, against=against))
+            rows.append(replace(row, against=against))
             continue
         try:
-            quantized = quantize(name, start, exclude, bench.spec_field, _compute(name))
+            quantized = quantize(name, start, exclude, bench.spec_field, compute=_compute(name), weight_bits=bits)
         except UserError as error:
-            rows.append(Row(name, against=error.message.removeprefix(f"{bench.spec_field}: ")))
+            against = error.message.removeprefix(f"{bench.spec_field}: ")
+            rows.append(replace(row, against=against, too_far=error.reason == "NotQuantizable"))
             continue
-        latency = _time(start, quantized, settings, bench.seed)
-        computes = quantized.details["computes"]
-        row = Row(name, computes, quantized.graph.size_bytes, quantized.fidelity, latency, quantized=quantized)
-        rows.append(replace(row, against=objection(row, settings)))
+        row = replace(
+            row,
+            computes=quantized.details["computes"],
+            size_bytes=quantized.graph.size_bytes,
+            fidelity=quantized.fidelity,
+            latency=_time(start, quantized, settings, bench.seed),
+            quantized=quantized,
+        )
+        too_far = bool(_distance(row, settings))
+        rows.append(replace(row, against=objection(row, settings), too_far=too_far))
         best = smallest(rows)
         rows = [one if one is best else replace(one, quantized=None) for one in rows]
     return rows
+
+
+def _weight_bits(name: QuantizeScheme, given: int | None) -> tuple[int | None, ...]:
+    """Return with how many bits of its weights a scheme is tried, in turn: 8 need VNNI where it is served."""
+    if name not in INT8:
+        return (None,)
+    return (SAFE_WEIGHT_BITS, FULL_WEIGHT_BITS) if given is None else (given,)
 
 
 def _why_not_tried(scheme: Scheme) -> str | None:
@@ -86,11 +114,8 @@ def _compute(name: QuantizeScheme) -> Compute | None:
 
 def objection(row: Row, settings: AutoChoice) -> str:
     """Return which limit of the settings the row breaks, nothing when it keeps them all."""
-    assert row.fidelity is not None  # noqa: S101 — asked of measured rows only
-    if row.fidelity.error > settings.max_error.value:
-        return f"its error of {row.fidelity.error:.2%} is above maxError, {settings.max_error}"
-    if settings.max_changed is not None and row.fidelity.changed > settings.max_changed.value:
-        return f"{row.fidelity.changed:.2%} of its answers changed, above maxChanged, {settings.max_changed}"
+    if too_far := _distance(row, settings):
+        return too_far
     limit = NOT_SLOWER if settings.max_latency_ratio is None else settings.max_latency_ratio.value
     for one in row.latency:
         interval = f"{one.low:.2f} to {one.high:.2f}"
@@ -99,6 +124,16 @@ def objection(row: Row, settings: AutoChoice) -> str:
             return f"it is slower {at}"
         if one.high > limit:
             return f"it is not shown to stay below {limit:g} {at}"
+    return ""
+
+
+def _distance(row: Row, settings: AutoChoice) -> str:
+    """Return which limit of the answers' distance to the float model's the row breaks, nothing when it keeps both."""
+    assert row.fidelity is not None  # noqa: S101 — asked of measured rows only
+    if row.fidelity.error > settings.max_error.value:
+        return f"its error of {row.fidelity.error:.2%} is above maxError, {settings.max_error}"
+    if settings.max_changed is not None and row.fidelity.changed > settings.max_changed.value:
+        return f"{row.fidelity.changed:.2%} of its answers changed, above maxChanged, {settings.max_changed}"
     return ""
 
 

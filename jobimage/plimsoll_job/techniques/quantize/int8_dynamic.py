@@ -12,6 +12,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 from onnxruntime.quantization.quant_utils import QuantizationMode, add_infer_metadata
 
+from plimsoll_api.steps.quantize import SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
@@ -19,8 +20,10 @@ from plimsoll_job.techniques.quantize.gemm import split_gemms
 from plimsoll_job.techniques.quantize.layers import Layer
 
 
-def to_int8_dynamic(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> LeanModel:
-    """Return the model with these layers in int8; embeddings are stored so and computed in float."""
+def to_int8_dynamic(
+    model: FloatModel, layers: Collection[Layer], _: bytes | None, weight_bits: int = SAFE_WEIGHT_BITS
+) -> LeanModel:
+    """Return the model with these layers in int8; embeddings are stored so, in all 8 bits, and computed in float."""
     changed = model.lean()
     chosen = [layer.node for layer in layers]
     split_gemms(changed, chosen)
@@ -29,7 +32,7 @@ def to_int8_dynamic(model: FloatModel, layers: Collection[Layer], _: bytes | Non
     changed.proto = onnx.shape_inference.infer_shapes(changed.proto)
     add_infer_metadata(changed.proto)
     with quiet():
-        quantizer = _Quantizer(changed, chosen)
+        quantizer = _Quantizer(changed, chosen, weight_bits)
         quantizer.quantize_model()
     quantizer.model.topological_sort()
     changed.drop_unread()
@@ -41,11 +44,11 @@ class _Quantizer(ONNXQuantizer):  # type: ignore[misc]  # ONNX Runtime has no ty
 
     model: Any
 
-    def __init__(self, model: LeanModel, chosen: list[str]) -> None:
+    def __init__(self, model: LeanModel, chosen: list[str], weight_bits: int) -> None:
         super().__init__(
             model.proto,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=weight_bits == SAFE_WEIGHT_BITS,
             mode=QuantizationMode.IntegerOps,
             # Else it would write and read the model anew, which lacks its weights.
             static=True,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch.nn import functional
 
-from plimsoll_api.spec import Distill, QuantizeScheme, QuantizeTraining
+from plimsoll_api.spec import Distill, Quantize, QuantizeScheme, QuantizeTraining
+from plimsoll_api.steps.quantize import SAFE_WEIGHT_BITS
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.figures import count_macs
@@ -46,6 +47,7 @@ from plimsoll_job.techniques.quantize.int8_static import (
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer, input_ranges
 from plimsoll_job.techniques.quantize.network import Network, unknown_operators
 from plimsoll_job.techniques.quantize.quantized import THREADS, Start
+from plimsoll_job.techniques.quantize.rounding import WEIGHTS_REACH
 from plimsoll_job.techniques.shape import Bench, Candidate
 
 #: The float graph in torch may answer by so much otherwise than ONNX Runtime, of the largest answer.
@@ -78,15 +80,15 @@ class Learned:
     notes: tuple[str, ...]
 
 
-def learn(
-    training: QuantizeTraining, start: Start, able: Sequence[Layer], candidate: Candidate, bench: Bench
-) -> Learned:
+def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Candidate, bench: Bench) -> Learned:
     """Return the start with its layers' weights, biases and ranges trained; UserError when that cannot be.
 
     The model learns to answer the training samples as it did in floats. Where its answers to the calibration samples
     get no nearer to those, the start stays as it is, for Int8Static.
     """
     model, calibration = start.model, bench.need_calibration()
+    training = Distill.model_validate((settings.training or QuantizeTraining()).to_wire())
+    weight_bits = settings.weight_bits or SAFE_WEIGHT_BITS
     floats = model.lean()
     if unknown := unknown_operators(floats.proto):
         raise UserError(
@@ -95,15 +97,17 @@ def learn(
         )
     assert start.expected is not None  # noqa: S101 — there is calibration data
     observed = observe_ranges(model, calibration)
-    quantized = to_int8_static(model, able, observed)
-    teacher, student = Network(floats), Network(quantized, _trained(floats, model.layers), read_ranges(observed))
+    quantized = to_int8_static(model, able, observed, weight_bits)
+    teacher = Network(floats)
+    student = Network(
+        quantized, _trained(floats, model.layers), read_ranges(observed), weights_reach=WEIGHTS_REACH[weight_bits]
+    )
     _check(teacher, start.expected, calibration, bench.spec_field)
-    settings = Distill.model_validate(training.to_wire())
     samples = bench.need_train()
     inputs = _tensors(student, samples.inputs)
     macs = count_macs(candidate.module, bench.signature).total
     with lesson(
-        macs, settings.micro_batch_size or settings.batch_size, f"{bench.spec_field}.training.learningRate"
+        macs, training.micro_batch_size or training.batch_size, f"{bench.spec_field}.training.learningRate"
     ) as notes:
         terms = {"logits": FidelityTerm(start.expected)}
         data = TrainingSet(inputs, Teacher(teacher, terms, inputs, samples.batch_size, bench.ranks.device), labels=None)
@@ -111,15 +115,15 @@ def learn(
         course = Training(
             Learner(student, terms),
             data,
-            settings,
+            training,
             seed=bench.seed,
             sparse=student.weight_names() if candidate.sparse else frozenset(),
             ranks=bench.ranks,
-        ).run(tell_epochs(bench.reporter, "quantize", settings.epochs), bench.checkpoints)
+        ).run(tell_epochs(bench.reporter, "quantize", training.epochs), bench.checkpoints)
     student.cpu()
     ranges = _with_ranges(observed, student.learned_ranges())
     learned = _with_weights(model, student.learned_weights())
-    served = to_int8_static(learned, able, ranges)
+    served = to_int8_static(learned, able, ranges, weight_bits)
     before, after, trained = (
         _answers(quantized, calibration),
         _answers(served, calibration),

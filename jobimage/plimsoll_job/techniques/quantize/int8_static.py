@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from plimsoll_api.steps.quantize import SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel, read_lean
 from plimsoll_job.load.data import Samples
 from plimsoll_job.memory import give_back
@@ -30,6 +31,7 @@ from plimsoll_job.techniques.quantize.padding import (
     replace_nodes,
 )
 
+PRODUCTS = CONVOLUTIONS | LINEAR
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
 Ranges = bytes
 #: The least and the largest value of each activation, by its name.
@@ -110,20 +112,23 @@ def read_ranges(ranges: Ranges) -> RangeTable:
     return {name: tuple(float(np.ravel(row[side]["data"])[0]) for side in SIDES) for name, row in table.items()}  # type: ignore[misc]
 
 
-def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges | None) -> LeanModel:
+def to_int8_static(
+    model: FloatModel, layers: Collection[Layer], ranges: Ranges | None, weight_bits: int = SAFE_WEIGHT_BITS
+) -> LeanModel:
     """Return the model with these layers in int8, and what lies between convolutions too.
 
     Activations are unsigned: with signed ones ONNX Runtime dequantizes weights anew in each run, slower than in float.
+    Weights that are multiplied have `weight_bits`, those that are looked up all 8.
     Zero weights stay zero. Without convolutions only the layers are quantized, and answer in float: what lies between
     those of transformers has no int8 kernels worth the rounding.
     """
     assert ranges is not None  # noqa: S101 — the scheme observes them
-    chosen = {layer.node for layer in layers}
+    chosen = {layer.node: layer for layer in layers}
+    nodes = model.lean().proto.graph.node
     excluded = [layer.node for layer in model.layers if layer.node not in chosen]
     convolutional = _is_convolutional(model.layers)
     if not convolutional:
         weighted = {layer.node for layer in model.layers}
-        nodes = model.lean().proto.graph.node
         excluded += [node.name for node in nodes if node.op_type in LINEAR and node.name not in weighted]
     scratch = Scratch()
     cache, quantized = scratch.path / "ranges.json", scratch.path / "quantized.onnx"
@@ -146,7 +151,18 @@ def to_int8_static(model: FloatModel, layers: Collection[Layer], ranges: Ranges 
                 "ActivationSymmetric": False,
                 "WeightSymmetric": True,
                 "MatMulConstBOnly": True,
+                "TensorQuantOverrides": {
+                    chosen[node.name].weight: [{"axis": _channel_axis(node), "reduce_range": True}]
+                    for node in nodes
+                    if weight_bits == SAFE_WEIGHT_BITS and node.name in chosen and node.op_type in PRODUCTS
+                },
                 "OpTypesToExcludeOutputQuantization": [] if convolutional else sorted(LINEAR),
             },
         )
     return read_lean(quantized, scratch)
+
+
+def _channel_axis(node: onnx.NodeProto) -> int:
+    """Return the axis of the node's weight that has a scale for each entry, as ONNX Runtime chooses it."""
+    transposed = any(one.name == "transB" and one.i for one in node.attribute)
+    return 0 if node.op_type == "Conv" or transposed else 1

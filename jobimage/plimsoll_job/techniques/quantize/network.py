@@ -13,11 +13,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from plimsoll_api.steps.quantize import SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.techniques.quantize.int8_static import RangeTable
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS
 from plimsoll_job.techniques.quantize.operators import OPERATORS
-from plimsoll_job.techniques.quantize.rounding import LEAST, grid_of, round_activation, round_bias, round_weight
+from plimsoll_job.techniques.quantize.rounding import (
+    LEAST,
+    WEIGHTS_REACH,
+    grid_of,
+    round_activation,
+    round_bias,
+    round_weight,
+)
 
 #: A range is learned as the logarithm of its growth (Jain et al. 2020, arXiv 1903.08066), so that one learning rate
 #: serves ranges of any size. A step of the optimizer changes it by this many times the learning rate.
@@ -47,7 +55,8 @@ class Network(nn.Module):
 
     `trained` are the constants that are trained, as they were before the graph was quantized; where it stores one in
     integers, the float is rounded as it is used. `ranges` are those that the graph's activations were given; each is
-    learned, but where ONNX Runtime has put another in its place.
+    learned, but where ONNX Runtime has put another in its place. `weights_reach` is the graph's largest integer of a
+    weight.
     """
 
     def __init__(
@@ -55,6 +64,7 @@ class Network(nn.Module):
         model: LeanModel,
         trained: Mapping[str, Numbers] | None = None,
         ranges: RangeTable | None = None,
+        weights_reach: int = WEIGHTS_REACH[SAFE_WEIGHT_BITS],
     ) -> None:
         super().__init__()
         graph = model.proto.graph
@@ -62,6 +72,7 @@ class Network(nn.Module):
         trained = trained or {}
         self.inputs = [value.name for value in graph.input if value.name not in stored]
         self._output = graph.output[0].name
+        self._weights_reach = weights_reach
         self._weight_at = {name: at for at, name in enumerate(sorted(trained))}
         self.weights = nn.ParameterList(torch.from_numpy(trained[name]().copy()) for name in self._weight_at)
         self._constants: dict[str, str] = {}
@@ -163,7 +174,7 @@ class Network(nn.Module):
             scales[output] = scale
             return [round_activation(given[0], scale, zero)]
         if node.operator == ROUND_WEIGHT:
-            rounded, scales[output] = round_weight(given[0], node.attributes["axis"])
+            rounded, scales[output] = round_weight(given[0], node.attributes["axis"], self._weights_reach)
             return [rounded]
         if node.operator == BIAS:
             return given

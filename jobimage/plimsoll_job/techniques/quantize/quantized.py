@@ -84,10 +84,16 @@ class Quantized:
 
 
 def quantize(
-    name: QuantizeScheme, start: Start, exclude: Exclusion | None, spec_field: str, compute: Compute | None = None
+    name: QuantizeScheme,
+    start: Start,
+    exclude: Exclusion | None,
+    spec_field: str,
+    *,
+    compute: Compute | None = None,
+    weight_bits: int | None = None,
 ) -> Quantized:
     """Return the model in the scheme's format; UserError when no layer gets it, or when that gains nothing."""
-    scheme, model = scheme_of(name, compute), start.model
+    scheme, model = scheme_of(name, compute, weight_bits), start.model
     able, kept = able_layers(name, model, exclude, spec_field)
     ranges = start.ranges
     if ranges is None and start.calibration is not None:
@@ -138,6 +144,7 @@ def quantize(
             "floatBytes": start.size_bytes,
             "bytes": graph.size_bytes,
             "computes": scheme.arithmetic,
+            **({} if scheme.weight_bits is None else {"weightBits": scheme.weight_bits}),
             **({} if start.calibration is None else {"calibrationSamples": len(start.calibration)}),
             **({} if fidelity is None else {"fidelity": fidelity.to_details()}),
             **padding.to_details(),

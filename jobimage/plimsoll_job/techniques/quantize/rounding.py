@@ -13,7 +13,8 @@ from torch import Tensor
 
 #: The integers of activations, taken as signed: unsigned ones are the same grid, counted from 0.
 LEAST, LARGEST = -128, 127
-WEIGHTS_REACH = 127
+#: The largest integer of a weight of so many bits, the smallest its negative: ONNX Runtime's symmetric ranges.
+WEIGHTS_REACH = {7: 64, 8: 127}
 #: Ranges below the smallest normal number get the scale 1.
 TINY = torch.finfo(torch.float32).tiny
 
@@ -50,15 +51,15 @@ def round_activation(numbers: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     return ((_round(numbers / scale) + zero).clamp(LEAST, LARGEST) - zero) * scale
 
 
-def round_weight(weight: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+def round_weight(weight: Tensor, axis: int | None, reach: int) -> tuple[Tensor, Tensor]:
     """Return the weight on its symmetric grids, and their scales: one a slice of the axis, one in all without an axis.
 
-    The largest weight of a slice is the end of its grid, so that none is cut off.
+    The largest weight of a slice is the end of its grid, `reach`, so that none is cut off.
     """
     detached = weight.detach()
     others = [other for other in range(weight.ndim) if other != axis]
     largest = detached.abs().amax(others, keepdim=True)
-    scale = (2 * largest.double() / (2 * WEIGHTS_REACH)).float()
+    scale = (2 * largest.double() / (2 * reach)).float()
     scale = torch.where(scale < TINY, 1.0, scale)
     rounded = _round(weight / scale) * scale
     return rounded, scale.flatten()

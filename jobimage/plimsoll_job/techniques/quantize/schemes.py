@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
+from plimsoll_api.artifact import ProcessorFeature
 from plimsoll_api.spec import Compute, QuantizeScheme
+from plimsoll_api.steps.quantize import FULL_WEIGHT_BITS, INT8, SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.data import Samples
+from plimsoll_job.processor import lacking
 from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.float8 import to_float8
 from plimsoll_job.techniques.quantize.float16_compute import to_float16_compute
@@ -30,7 +34,7 @@ class Scheme:
     and returns the changed model. `missing` tells why the scheme cannot work on this machine.
     """
 
-    quantize: Callable[[FloatModel, Collection[Layer], bytes | None], LeanModel]
+    quantize: Callable[..., LeanModel]
     operators: frozenset[str]
     computes: str
     why_others_stay: str = ""
@@ -44,6 +48,8 @@ class Scheme:
     observe: Callable[[FloatModel, Samples], bytes | None] = lambda model, samples: None
     #: Whether the model is trained for it first.
     trains: bool = False
+    #: Bits of the weights that meet activations of 8 bits, where there are such.
+    weight_bits: int | None = None
 
     @property
     def arithmetic(self) -> str:
@@ -58,12 +64,22 @@ class Scheme:
         return "ONNX Runtime has no int8 product of stacked matrices" if self.of_integers and layer.stacked else None
 
 
+def _missing_for_full_weights() -> str | None:
+    if not lacking([ProcessorFeature.VNNI]):
+        return None
+    return (
+        f"with weightBits {FULL_WEIGHT_BITS} needs a processor with VNNI, and sums saturate on this one; leave "
+        "weightBits out, or ask for such a node in spec.runtime"
+    )
+
+
 def _missing_for_float8() -> str | None:
     if serving_gpu() is not None:
         return None
     return "needs a GPU, and ONNX Runtime here finds none; Int8Static takes as many bytes on a processor"
 
 
+_STATIC = Scheme(to_int8_static, ALL, "int8", of_integers=True, observe=observe_ranges, weight_bits=SAFE_WEIGHT_BITS)
 SCHEMES: Mapping[QuantizeScheme, Scheme] = {
     QuantizeScheme.FLOAT16: Scheme(to_float16, ALL, "float32"),
     QuantizeScheme.BFLOAT16: Scheme(to_bfloat16, ALL, "float32"),
@@ -75,9 +91,10 @@ SCHEMES: Mapping[QuantizeScheme, Scheme] = {
         of_integers=True,
         on_gpu="int8 in linear layers, by the processor",
         leaves_gpu=True,
+        weight_bits=SAFE_WEIGHT_BITS,
     ),
-    QuantizeScheme.INT8_STATIC: Scheme(to_int8_static, ALL, "int8", of_integers=True, observe=observe_ranges),
-    QuantizeScheme.INT8_QAT: Scheme(to_int8_static, ALL, "int8", of_integers=True, observe=observe_ranges, trains=True),
+    QuantizeScheme.INT8_STATIC: _STATIC,
+    QuantizeScheme.INT8_QAT: replace(_STATIC, trains=True),
     QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
         to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits", of_integers=True
     ),
@@ -86,6 +103,16 @@ SCHEMES: Mapping[QuantizeScheme, Scheme] = {
 _FLOAT16_COMPUTE = Scheme(to_float16_compute, ALL, "float16, which processors are slow at", on_gpu="float16")
 
 
-def scheme_of(name: QuantizeScheme, compute: Compute | None) -> Scheme:
-    """Return the scheme of the name that computes as asked for."""
-    return _FLOAT16_COMPUTE if compute is Compute.FLOAT16 else SCHEMES[name]
+def scheme_of(name: QuantizeScheme, compute: Compute | None = None, weight_bits: int | None = None) -> Scheme:
+    """Return the scheme of the name that computes as asked for, by weights of so many bits."""
+    if compute is Compute.FLOAT16:
+        return _FLOAT16_COMPUTE
+    scheme = SCHEMES[name]
+    if name not in INT8 or weight_bits != FULL_WEIGHT_BITS:
+        return scheme
+    return replace(
+        scheme,
+        quantize=partial(scheme.quantize, weight_bits=weight_bits),
+        missing=_missing_for_full_weights,
+        weight_bits=weight_bits,
+    )
