@@ -49,6 +49,15 @@ class HuggingFaceDirectory(Model):
 class OnnxGraph(Model):
     """A model that is an ONNX graph already; all of it is in its own file."""
 
+    output: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="The output that answers, by its name in the graph, where it has several, such as probabilities "
+        "beside label of a scikit-learn model; the others, and what is computed for them alone, are left out. Of maps "
+        "(ZipMap) the answer is the tensor that they are made of.",
+    )
+
 
 class Architecture(Model):
     """How the model's module is built before its weights are loaded; exactly one way."""
@@ -87,8 +96,9 @@ class Architecture(Model):
 
     onnx: OnnxGraph | None = Field(
         default=None,
-        description="A float ONNX model, written {}: it can be quantized, evaluated and released, and nothing else, "
-        "since there is no module to train or cut. It keeps the names of its inputs and outputs.",
+        description="A float ONNX model, written {}, or with the output that answers: it can be quantized, evaluated "
+        "and released, and nothing else, since there is no module to train or cut. It keeps the names of its inputs "
+        "and of that output.",
     )
 
 

@@ -178,7 +178,7 @@ def test_classes_of_other_names_or_in_another_order_are_refused() -> None:
         samples("cat", "wolf"), source(), 2, own
     )
     config = ClassNames(of="Model", names=["neutral", "entailment"])
-    assert "the model's config.json has in another order (neutral, entailment); list the names" in problem(
+    assert "the model has in another order (neutral, entailment); list the names" in problem(
         samples("entailment", "neutral"), source(), 2, config
     )
     # Whoever lists them knows; and a configuration may call them otherwise.

@@ -49,19 +49,26 @@ def check_classes_of(
         )
 
 
-_WHOSE = {"Data": "the data that the model was compressed with has", "Model": "the model's config.json has"}
+_WHOSE = {"Data": "the data that the model was compressed with has", "Model": "the model has"}
 
 
 def class_names(
-    data: Sequence[tuple[DataSource | None, Samples | None]], directory: Mapping[str, bytes], outputs: int
+    data: Sequence[tuple[DataSource | None, Samples | None]],
+    directory: Mapping[str, bytes],
+    outputs: int,
+    told: Sequence[str] = (),
 ) -> ClassNames | None:
-    """Return the names of the model's outputs: those of the first data set that has one for each, or its config.json's.
+    """Return the names of the model's outputs: those of the first data set that has one for each, or the model's own.
+
+    Its own are those that its graph tells, or its config.json.
 
     None where neither tells.
     """
     for source, samples in data:
         if source is not None and samples is not None and len(samples.classes) == outputs:
             return ClassNames(of="Data", names=list(samples.classes))
+    if len(told) == outputs:
+        return ClassNames(of="Model", names=list(told))
     try:
         labels = json.loads(directory.get(CONFIG_FILE, b"{}")).get("id2label") or {}
         names = [str(labels[str(number)]) for number in range(outputs)]

@@ -39,6 +39,8 @@ class SourceModel:
     files: Mapping[str, bytes] = field(default_factory=dict)
     #: The small files of a Hugging Face directory, by name.
     directory: Mapping[str, bytes] = field(default_factory=dict)
+    #: What the model itself calls its outputs, where it does so beside a directory's config.json.
+    classes: tuple[str, ...] = ()
     #: Whether code that came with the weights built the module.
     has_code: bool = False
     _module: nn.Module | None = field(init=False, repr=False)
@@ -103,7 +105,8 @@ def _read_module(architecture: Architecture, weights: StoredWeights) -> nn.Modul
 def _load_onnx(source: ModelSource, store: Store) -> SourceModel:
     read = read_onnx(source.uri, store)
     check_digest(source, read.digest, source.uri)
-    return SourceModel(build_graph(read.model).unopened, describe(source.architecture), read.digest, read.files)
+    graph = build_graph(read.model, source.architecture.onnx.output if source.architecture.onnx else None)
+    return SourceModel(graph.unopened, describe(source.architecture), read.digest, read.files, classes=graph.classes)
 
 
 def _load_huggingface(source: ModelSource, store: Store, task: str, allow_code: bool) -> SourceModel:

@@ -99,9 +99,11 @@ def check_names(
     with torch.no_grad():
         outputs = source.module(*example_of(signature)).shape[-1]
     if plan.train is not None and train is not None and train.labels is not None:
-        own = class_names([], source.directory, outputs)
+        own = class_names([], source.directory, outputs, source.classes)
         check_classes_of(train, plan.train, outputs, "spec.data.train", own)
-    return class_names([(plan.train, train), (plan.calibration, calibration)], source.directory, outputs)
+    return class_names(
+        [(plan.train, train), (plan.calibration, calibration)], source.directory, outputs, source.classes
+    )
 
 
 def digest_of_files(files: Mapping[str, bytes]) -> str:

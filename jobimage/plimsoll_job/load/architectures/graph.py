@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -31,10 +31,11 @@ Tensors = tuple[torch.Tensor, ...]
 class GraphModule(nn.Module):
     """Answers tensors by position, in the order of `input_names`, with the graph's only output.
 
-    `batch` is the number of samples that the graph was made for where it said one; it takes any number now.
+    `batch` is the number of samples that the graph was made for where it said one; it takes any number now. `classes`
+    are the names of the answer's columns where the graph told them.
     """
 
-    def __init__(self, model: LeanModel, batch: int | None = None) -> None:
+    def __init__(self, model: LeanModel, batch: int | None = None, classes: Sequence[str] = ()) -> None:
         super().__init__()
         self._scratch = Scratch()
         self._path = self._scratch.path / "model.onnx"
@@ -44,6 +45,7 @@ class GraphModule(nn.Module):
         self.dtypes = {one.name: one.dtype for one in inputs}
         self.input_names = tuple(self.shapes)
         self.batch = batch
+        self.classes = tuple(classes)
         self._session: Any = None
 
     def __deepcopy__(self, memo: object) -> Self:

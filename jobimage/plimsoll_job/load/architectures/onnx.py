@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, inliner, version_converter
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import NUMPY_NAMES, lift_constants, name_nodes, opset, signature
 from plimsoll_job.export.lean import LeanModel
+from plimsoll_job.load.architectures.chosen import OUTPUT_FIELD, choose_output, kind_of
 from plimsoll_job.load.architectures.graph import FIELD, GraphModule
 from plimsoll_job.load.onnx_file import tensors_of
 from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
@@ -24,14 +25,16 @@ QUANTIZED_PARTS = ("QLinear", "Integer", "QGemm", "QAttention", "Quantize")
 NAMES_SHOWN = 5
 
 
-def build_graph(model: LeanModel) -> GraphModule:
-    """Return the model as a module that takes any batch; the model is changed.
+def build_graph(model: LeanModel, output: str | None = None) -> GraphModule:
+    """Return the model as a module that takes any batch and answers with this output; the model is changed.
 
     UserError for operators that are not known, control flow, sparse constants, numbers of another format than float32
-    and what is quantized already, inputs that no data set gives, several outputs, and what ONNX Runtime cannot load.
+    and what is quantized already, inputs that no data set gives, several outputs of which none is named, and
+    what ONNX Runtime cannot load.
     """
     if model.proto.functions:
         model.proto = inliner.inline_local_functions(model.proto)
+    classes = choose_output(model, output)
     _check_operators(model.proto)
     lift_constants(model)
     name_nodes(model.proto)
@@ -44,7 +47,7 @@ def build_graph(model: LeanModel) -> GraphModule:
     _check_signature(model.proto)
     batch = _free_batch(model)
     _check_loads(model)
-    return GraphModule(model, batch)
+    return GraphModule(model, batch, classes)
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
@@ -104,7 +107,7 @@ INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 def _check_signature(model: onnx.ModelProto) -> None:
     inputs, outputs = signature(model)
-    kinds = {one.name: one.dtype for one in inputs}
+    kinds = {value.name: kind_of(value) for value in model.graph.input}
     text = INPUT_IDS in kinds and all(name in TOKENS and kind == "int64" for name, kind in kinds.items())
     if not text and list(kinds.values()) != ["float32"]:
         told = ", ".join(f"{name} of {kind}" for name, kind in kinds.items()) or "none"
@@ -112,11 +115,10 @@ def _check_signature(model: onnx.ModelProto) -> None:
             f"{FIELD}: the inputs are {told}; expected one of float32, or of text {INPUT_IDS}, with {ATTENTION_MASK} "
             f"and {TOKEN_TYPE_IDS} where it has them, of int64"
         )
-    if len(outputs) != 1 or outputs[0].dtype != "float32":
-        told = ", ".join(f"{one.name} of {one.dtype}" for one in outputs)
+    if outputs[0].dtype != "float32":
         raise UserError(
-            f"{FIELD}: the outputs are {told}; expected one of float32; onnx.utils.extract_model keeps the one that is "
-            "meant"
+            f"{FIELD}: the output {outputs[0].name} is {kind_of(model.graph.output[0])}, expected a tensor of float32; "
+            f"where the graph has another output, name that in {OUTPUT_FIELD}"
         )
     scalars = [one.name for one in inputs if not one.shape]
     if scalars:
