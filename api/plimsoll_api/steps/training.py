@@ -48,9 +48,25 @@ class Schedule(Model):
     )
 
     epochs: int = Field(ge=1, le=10_000, description="Passes over the training data.")
-    learning_rate: LearningRate = Field(
-        default=Decimal("0.001"),
-        description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1.",
+    learning_rate: LearningRate | None = Field(
+        default=None,
+        description="Peak learning rate of AdamW, with a cosine decay; above 0, at most 1. When unset, by what the "
+        "model computes: 0.0001 with attention (0.0005 of weights just drawn), else 0.001. The step's record "
+        "tells which.",
+    )
+    warmup_ratio: Annotated[Fraction, Within("at most 0.5 (50%)", at_most=0.5)] | None = Field(
+        default=None,
+        description="The share of all steps in which the learning rate grows to its peak, at most 0.5. When unset 10% "
+        "with attention, else none.",
+    )
+    max_grad_norm: Decimal | None = Field(
+        default=None,
+        description="Gradients of a larger norm, over all parameters, are scaled down to it; 0 leaves them as they "
+        "are. When unset 1 with attention and recurrent layers, else 0.",
+    )
+    weight_decay: Annotated[Decimal, Within("at most 1", at_most=1)] | None = Field(
+        default=None,
+        description="AdamW's decay of weights, at most 1; norms, biases and embeddings have none. 0.01 when unset.",
     )
     batch_size: int = Field(default=64, ge=1, le=65_536, description="Samples of one optimizer step.")
     micro_batch_size: int | None = Field(

@@ -19,6 +19,7 @@ from plimsoll_job.load.text import ATTENTION_MASK
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
 from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
 from plimsoll_job.techniques.distill.pairs import Couple
+from plimsoll_job.techniques.distill.recipe import family_of, recipe_of, told
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import OutputKind, Term, terms_of
 from plimsoll_job.techniques.distill.training import Course, Training, TrainingSet
@@ -45,6 +46,8 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     names = [one.name for one in bench.signature]
     mask_at = names.index(ATTENTION_MASK) if ATTENTION_MASK in names else None
     learner = Learner(student, terms, arithmetic_of(settings.precision, device), mask_at)
+    family = family_of(student, bench.signature)
+    recipe = recipe_of(settings, family, fresh=settings.student is not None)
     labels = _labels(samples, candidate, kind, bench) if "labels" in terms else None
 
     macs = count_macs(candidate.module, bench.signature).total
@@ -56,6 +59,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             learner,
             TrainingSet(inputs, teacher, labels),
             settings,
+            recipe,
             seed=bench.seed,
             sparse=candidate.sparse,
             ranks=bench.ranks,
@@ -68,6 +72,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "processes": bench.ranks.world,
             "precision": "Mixed" if learner.mixed else "Float32",
             "samples": len(samples),
+            "optimizer": told(recipe, family, settings),
             "teacher": {"asked": teacher.asked, "architecture": source.architecture, "digest": source.digest},
             **_knowledge(settings, terms, course),
         },

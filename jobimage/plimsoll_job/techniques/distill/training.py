@@ -1,4 +1,4 @@
-"""The training loop of distillation: AdamW, cosine decay, one order of samples for one seed."""
+"""The training loop of distillation: AdamW by a recipe, one order of samples for one seed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.techniques.distill.learner import Learner
+from plimsoll_job.techniques.distill.recipe import Recipe, grouped
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.observe import Batch
 
-WEIGHT_DECAY = 0.01
 #: Where the best weights so far are, of a training that may stop early.
 BEST_FILE = "best.safetensors"
 
@@ -68,6 +68,7 @@ class Training:
         learner: Learner,
         data: TrainingSet,
         settings: Distill,
+        recipe: Recipe,
         *,
         seed: int,
         sparse: frozenset[str] = frozenset(),
@@ -76,6 +77,7 @@ class Training:
         self.course = Course()
         self._seed, self._ranks, self._device = seed, ranks, ranks.device
         self._learner, self._data, self._settings = learner.to(self._device), data, settings
+        self._recipe = recipe
         self._joined = ranks.join(learner)
         self._weights = torch.tensor(settings.weights, device=self._device)
         self._masks = {name: learner.student.get_parameter(name).detach() != 0 for name in sparse}
@@ -83,9 +85,7 @@ class Training:
         self._steps = settings.epochs * len(split_samples(self._train, settings.batch_size))
         # In a file: beside the gradients and the moments it would be another model in memory.
         self._best: HeldFile | None = None
-        self._optimizer = torch.optim.AdamW(
-            learner.parameters(), lr=settings.learning_rate.value, weight_decay=WEIGHT_DECAY, fused=True
-        )
+        self._optimizer = torch.optim.AdamW(grouped(learner, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
 
     def run(self, on_epoch: Callable[[int, float], None], checkpoints: Checkpoints | None = None) -> Course:
         """Train to the end and return how it went.
@@ -140,7 +140,7 @@ class Training:
     def _step(self, batch: torch.Tensor) -> torch.Tensor:
         """Take one step of the optimizer, and return the sum of each term over this process's samples."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate.value * cosine_decay(self.course.steps / self._steps)
+            group["lr"] = self._recipe.rate(self.course.steps, self._steps)
         self._optimizer.zero_grad()
         own = self._ranks.share(batch)
         totals = torch.zeros_like(self._weights, dtype=torch.float64)
@@ -156,6 +156,8 @@ class Training:
                 # The mean over processes, of what each has of the batch's mean times their number, is the batch's mean.
                 ((values * self._weights).sum() * weight * self._ranks.world).backward()
             totals += values.detach() * len(part) if len(own) else 0.0
+        if self._recipe.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(self._learner.parameters(), self._recipe.max_grad_norm)
         self._optimizer.step()
         self.course.steps += 1
         with torch.no_grad():
@@ -240,11 +242,6 @@ def _held(write: Callable[[Path], object]) -> HeldFile:
     scratch = Scratch()
     write(scratch.path / BEST_FILE)
     return HeldFile(scratch.path / BEST_FILE, scratch)
-
-
-def cosine_decay(progress: float) -> float:
-    """Return the share of the peak learning rate at a progress from 0 to 1 (Loshchilov and Hutter 2017)."""
-    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def shuffle(samples: int, seed: int, epoch: int, rank: int = 0) -> torch.Tensor:

@@ -23,7 +23,7 @@ from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 #: Share of an iteration's progress that is its ranking and cutting, the rest its recovery.
 CUTTING_SHARE = 0.2
 #: What of a recovery's record is told of each iteration.
-TOLD = ("device", "processes", "precision", "samples", "epochs", "loss")
+TOLD = ("device", "processes", "precision", "samples", "optimizer", "epochs", "loss")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from plimsoll_job.sessions import open_session
 from plimsoll_job.techniques.distill.answers import Answers as Teaching
 from plimsoll_job.techniques.distill.learner import Learner
 from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
+from plimsoll_job.techniques.distill.recipe import family_of, recipe_of, told
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.distill.training import Training, TrainingSet
@@ -105,6 +106,8 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
     _check(teacher, start.expected, calibration, bench.spec_field)
     samples = bench.need_train()
     inputs = _tensors(student, samples.inputs)
+    family = family_of(candidate.module, bench.signature)
+    recipe = recipe_of(training, family)
     macs = count_macs(candidate.module, bench.signature).total
     with lesson(
         macs, training.micro_batch_size or training.batch_size, f"{bench.spec_field}.training.learningRate"
@@ -116,6 +119,7 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
             Learner(student, terms),
             data,
             training,
+            recipe,
             seed=bench.seed,
             sparse=student.weight_names() if candidate.sparse else frozenset(),
             ranks=bench.ranks,
@@ -151,6 +155,7 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
             "device": bench.ranks.device.type,
             "processes": bench.ranks.world,
             "samples": len(inputs[0]),
+            "optimizer": told(recipe, family, training),
             "epochs": course.epochs,
             "loss": thin(course.curves["logits"]),
             **held_out,
