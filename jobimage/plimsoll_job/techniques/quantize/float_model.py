@@ -19,6 +19,7 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import write_optimized
 from plimsoll_job.techniques.quantize.layers import Layer, find_layers
+from plimsoll_job.techniques.quantize.regular import regularize
 from plimsoll_job.techniques.shape import Candidate
 
 FILE = "model.onnx"
@@ -64,6 +65,7 @@ def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     model.proto = onnx.shape_inference.infer_shapes(model.proto)
     add_pre_process_metadata(model.proto)
     name_nodes(model.proto)
+    regularize(model)
     modules = {name for name, _ in module.named_modules()}
     return FloatModel.of(model, find_layers(model.proto, modules))
 
