@@ -92,6 +92,13 @@ class Lineage(Model):
     baseline_digest: Digest | None = Field(default=None, description="The baseline's artifact; unset for a baseline.")
     steps: list[StepRecord] = Field(default=[], description="What was done, in order.")
     packages: dict[str, str] = Field(default={}, description="Versions of the packages that made it.")
+    compared: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of how many of the job's own samples the outputs were found to answer as the module, or a "
+        "quantized one's float graph; 0 where random numbers stood in for samples.",
+    )
+    notes: list[str] = Field(default=[], description="Sentences a person should read of how it was exported.")
 
 
 class ClassNames(Model):

@@ -20,6 +20,8 @@ from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.outputs import write_outputs
 from plimsoll_job.figures import ModuleFigures, count
+from plimsoll_job.load.examples import samples_in
+from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.plan import Loaded, load_plan
 from plimsoll_job.load.roles import load_teacher
 from plimsoll_job.load.store import Store
@@ -36,6 +38,10 @@ from plimsoll_job.work import Done, Work
 
 #: A training step takes about as long as this many others, for the progress that people see.
 TRAINING_SHARE = 4
+UNPROVED = (
+    "That the artifacts answer as the model as given does was seen on random numbers only, since the job names neither "
+    "calibration nor training data: for real samples it stands unproved. Name calibration data, without labels."
+)
 #: Publishes a model with the records of the steps that made it.
 Publish = Callable[[Candidate, list[StepRecord]], ArtifactRef]
 
@@ -106,9 +112,10 @@ def publish_baseline(plan: Plan, loaded: Loaded, store: Store, reporter: Reporte
     exported = boundary("spec.model.architecture", "the model cannot be exported", reason="NotExportable")
     with exported, tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
-        write_outputs(
+        notes = write_outputs(
             Candidate(module), loaded.source, loaded.signature, plan.task, formats=[OutputFormat.ONNX], directory=files
         )
+        lineage = _compared(lineage, loaded.signature, notes)
         manifest = build_manifest(files, count(module, loaded.signature, files / MODEL_FILE), lineage, loaded.classes)
         macs = (
             f"{manifest.macs} multiply-accumulates a sample" if manifest.macs_unknown is None else manifest.macs_unknown
@@ -251,8 +258,17 @@ def publishing(
         written = boundary("spec.output.formats", "what the steps made cannot be written", reason="NotExportable")
         with written, tempfile.TemporaryDirectory() as directory:
             files = Path(directory)
-            write_outputs(candidate, loaded.source, loaded.signature, plan.task, formats=formats, directory=files)
-            manifest = build_manifest(files, figures_of(candidate, loaded, files / MODEL_FILE), lineage)
+            notes = write_outputs(
+                candidate, loaded.source, loaded.signature, plan.task, formats=formats, directory=files
+            )
+            compared = _compared(lineage, loaded.signature, notes)
+            manifest = build_manifest(files, figures_of(candidate, loaded, files / MODEL_FILE), compared)
             return publish_artifact(manifest, files, plan.output.uri, store)
 
     return publish
+
+
+def _compared(lineage: Lineage, signature: Signature, notes: Sequence[str]) -> Lineage:
+    """Return the lineage with what the outputs were compared on, and what a person should know of it."""
+    compared = samples_in(signature)
+    return lineage.model_copy(update={"compared": compared, "notes": [*notes, *([] if compared else [UNPROVED])]})

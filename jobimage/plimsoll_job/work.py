@@ -43,6 +43,7 @@ class SavedStep(Model):
     records: list[StepRecord]
     has_graph: bool = False
     zero_weights: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Done(Model):
@@ -83,6 +84,7 @@ class Work:
             records=records,
             has_graph=candidate.graph is not None,
             zero_weights=candidate.zero_weights,
+            notes=candidate.notes,
         )
         weights = tensor_writer(candidate.module.state_dict())
         graph = {} if candidate.graph is None else {GRAPH_FILE: candidate.graph.path}
@@ -147,4 +149,5 @@ class Work:
                 load_strictly(module, StoredWeights(directory / WEIGHTS_FILE, "work directory"), "work directory")
         except (OSError, UserError, TransientError, ValueError, KeyError, AttributeError, RuntimeError):
             return None
-        return Candidate(module, state.changes, frozenset(state.sparse), graph, state.zero_weights), state.records
+        sparse = frozenset(state.sparse)
+        return Candidate(module, state.changes, sparse, graph, state.zero_weights, state.notes), state.records

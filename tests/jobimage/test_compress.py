@@ -43,7 +43,9 @@ STUDENT: dict[str, Any] = {"distill": {"epochs": 1, "student": {"factory": "test
 def test_baseline_and_candidate_are_published_with_their_lineage(claims: Claims) -> None:
     summary = compressed(claims)
     baseline, candidate = published(claims, summary.baseline), published(claims, summary.candidate)
-    assert baseline["lineage"].keys() == {"architecture", "packages", "sourceDigest", "steps"}
+    assert baseline["lineage"].keys() == {"architecture", "compared", "notes", "packages", "sourceDigest", "steps"}
+    assert baseline["lineage"]["compared"] == 64
+    assert baseline["lineage"]["notes"] == []
     assert baseline["lineage"]["steps"] == []
     lineage = candidate["lineage"]
     assert lineage["planDigest"] == claims.plan().content_digest()

@@ -8,11 +8,12 @@ import torch
 from tests.jobimage.modules import Codes, codes
 from torch import nn
 
+from plimsoll_api.sources import Task
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count
 from plimsoll_job.load.data import Samples
-from plimsoll_job.load.examples import BATCH, FEW, MOST, example_of, with_samples
-from plimsoll_job.load.inputs import Input, single
+from plimsoll_job.load.examples import FEW, MOST, example_of, with_samples
+from plimsoll_job.load.inputs import BATCH, Input, single
 from plimsoll_job.load.signature import signature_of
 from plimsoll_job.techniques.factorize.layers import find_targets
 from plimsoll_job.techniques.prune.coupling import find_groups
@@ -75,7 +76,7 @@ def test_the_shortest_and_the_longest_text_are_among_them() -> None:
 
 def test_codes_of_categories_are_taken_from_the_data() -> None:
     module, data = codes().eval(), Codes.samples(64)
-    signature = signature_of(module, {"spec.data.calibration.inputs": data}, "TabularClassification")
+    signature = signature_of(module, {"spec.data.calibration.inputs": data}, Task.TABULAR_CLASSIFICATION)
     assert count(module, signature).macs == 22 * 64 + 64 * 64 + 64 * 3
     assert find_targets(module, signature)[0]
     assert find_groups(module, signature)
@@ -97,7 +98,7 @@ class Told(nn.Module):
 
 def test_a_model_that_refuses_random_numbers_is_not_said_to_refuse_the_data() -> None:
     with pytest.raises(UserError, match=r"refuses random numbers of the shape \[1\], which .*\(name calibration or"):
-        signature_of(Told(), {"spec.data.calibration.inputs": None}, "TabularClassification")
+        signature_of(Told(), {"spec.data.calibration.inputs": None}, Task.TABULAR_CLASSIFICATION)
     data = Samples({"inputs": np.array([[100], [102], [101]], np.float32)}, None, "")
-    signature = signature_of(Told(), {"spec.data.train.inputs": data}, "TabularClassification")
+    signature = signature_of(Told(), {"spec.data.train.inputs": data}, Task.TABULAR_CLASSIFICATION)
     assert set(example_of(signature, 3)[0].flatten().tolist()) == {100, 101, 102}

@@ -23,9 +23,10 @@ from plimsoll_api.spec import OutputFormat
 from plimsoll_job.compress import compress
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export import reload
+from plimsoll_job.export.alike import counting, difference, scale_of
 from plimsoll_job.export.outputs import torch_export, write_outputs
-from plimsoll_job.export.reload import check_reload, difference, expected_answers, largest_of
-from plimsoll_job.load.examples import example_of
+from plimsoll_job.export.reload import check_reload, expected_answers
+from plimsoll_job.load.examples import batches_of, example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.store import Store
@@ -62,8 +63,11 @@ def written(tmp_path: Path) -> Path:
     return tmp_path
 
 
+BATCHES = batches_of(WINE)
+
+
 def expected() -> Any:
-    return expected_answers(answer_of(wine().take()), WINE)
+    return expected_answers(answer_of(wine().take()), BATCHES)
 
 
 def test_a_graph_with_one_other_weight_is_not_published(written: Path) -> None:
@@ -77,20 +81,20 @@ def test_a_graph_with_one_other_weight_is_not_published(written: Path) -> None:
     with pytest.raises(
         UserError, match=r"the Onnx output, .* at batch 1: the largest difference is 0\.01, at output 2 of sample 0: "
     ):
-        check_reload(written, ONNX, TASK, WINE, expected())
+        check_reload(written, ONNX, TASK, BATCHES, expected())
 
 
 def test_an_output_that_cannot_be_loaded_is_not_published(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UserError, match=r"the Onnx output cannot be loaded in a fresh process: .*"):
-        check_reload(tmp_path, ONNX, TASK, WINE, expected())
+        check_reload(tmp_path, ONNX, TASK, BATCHES, expected())
 
 
 def test_a_process_that_is_killed_says_nothing_of_the_output(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
     with pytest.raises(TransientError, match="ended by signal 9"):
-        check_reload(written, ONNX, TASK, WINE, expected())
+        check_reload(written, ONNX, TASK, BATCHES, expected())
 
 
 def test_what_the_process_prints_is_no_answer(tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +102,7 @@ def test_what_the_process_prints_is_no_answer(tmp_path: Path, written: Path, mon
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     peaks: list[int] = []
     monkeypatch.setattr(reload, "count_beside", peaks.append)
-    check_reload(written, ONNX, TASK, WINE, expected())
+    check_reload(written, ONNX, TASK, BATCHES, expected())
     # The memory of an interpreter with ONNX Runtime and a small graph.
     (peak,) = peaks
     assert 20 << 20 < peak < 500 << 20
@@ -106,32 +110,55 @@ def test_what_the_process_prints_is_no_answer(tmp_path: Path, written: Path, mon
 
 def test_differences_are_told_with_their_place() -> None:
     right = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert difference(right, right + 3e-4, 4) is None
-    assert difference(right, np.array([[1.0, 2.0], [3.1, 4.0]]), 4) == (
+    scale = scale_of([right])
+    assert difference(right, right + 3e-4, scale) is None
+    assert difference(right, np.array([[1.0, 2.0], [3.1, 4.0]]), scale) == (
         "the largest difference is 0.1, at output 0 of sample 1: 3.1, expected 3"
     )
     tags = np.zeros((2, 3, 4))
     tags[1, 2, 3] = 1
-    assert difference(np.zeros((2, 3, 4)), tags, 0) == (
+    assert difference(np.zeros((2, 3, 4)), tags, (0, 0)) == (
         "the largest difference is 1, at output 2, 3 of sample 1: 1, expected 0"
     )
-    assert difference(right, right[:1], 4) == "the output has the shape [1, 2], expected [2, 2]"
-    assert difference(right, np.full((2, 2), np.nan), 4) == "the output holds NaN or infinite numbers"
-    endless = np.full((2, 2), np.inf)
-    assert difference(endless, right, np.inf) == "the model's own answer holds NaN or infinite numbers"
+    assert difference(right, right[:1], scale) == "the output has the shape [1, 2], expected [2, 2]"
 
 
-def test_a_difference_is_a_share_of_the_largest_answer_however_small_answers_are() -> None:
+def test_answers_that_are_not_finite_are_alike_where_both_are() -> None:
+    right = np.array([[1.0, 2.0], [3.0, 4.0]])
+    unknown, endless = right.copy(), right.copy()
+    unknown[1], endless[0, 1] = np.nan, np.inf
+    for answers in (unknown, endless, np.full((2, 2), np.nan)):
+        assert difference(answers, answers.copy(), scale_of([answers])) is None
+    assert difference(right, unknown, scale_of([right])) == "the output holds NaN or infinite numbers"
+    assert difference(unknown, right, scale_of([unknown])) == "the model's own answer holds NaN or infinite numbers"
+    assert difference(endless, -endless, scale_of([endless])) is not None
+    assert difference(unknown, unknown + 0.1, scale_of([unknown])) is not None
+
+
+def test_a_difference_is_a_share_of_what_most_samples_answer_however_small_answers_are() -> None:
     right = np.array([[1e-3, -4e-3]])
-    assert difference(right, right + 3e-6, 4e-3) is None
-    assert difference(right, right + 5e-6, 4e-3) is not None
+    assert difference(right, right + 3e-6, scale_of([right])) is None
+    assert difference(right, right + 5e-6, scale_of([right])) is not None
     # A sample whose answer is next to zero by chance, beside others whose rounding it shares.
     chance = [np.array([[2e-6]]), np.array([[0.5], [-3.0]])]
-    assert difference(chance[0], chance[0] + 1e-7, largest_of(chance)) is None
-    assert difference(chance[0], chance[0] + 4e-3, largest_of(chance)) is not None
+    scale = scale_of(chance)
+    assert difference(chance[0], chance[0] + 1e-7, scale) is None
+    assert difference(chance[0], chance[0] + 4e-3, scale) is not None
+    # One that is far from all others hides nothing of them.
+    far = np.array([[1e4]] + [[1.0]] * 9)
+    assert difference(far, far + 2e-3, scale_of([far])) is not None
+    assert difference(far, far * (1 + 5e-4), scale_of([far])) is None
     nothing = np.zeros((1, 2))
-    assert difference(nothing, nothing, 0) is None
-    assert difference(nothing, nothing + 1e-9, 0) is not None
+    assert difference(nothing, nothing, (0, 0)) is None
+    assert difference(nothing, nothing + 1e-9, (0, 0)) is not None
+
+
+def test_answers_to_padding_count_for_nothing() -> None:
+    batch = {"input_ids": np.ones((2, 3), np.int64), "attention_mask": np.array([[1, 1, 0], [1, 0, 0]])}
+    answers = np.arange(12.0).reshape(2, 3, 2)
+    assert counting(answers, batch).tolist() == [[[0, 1], [2, 3], [0, 0]], [[6, 7], [0, 0], [0, 0]]]
+    assert counting(answers[:, 0], batch) is not None
+    assert np.array_equal(counting(answers[:, 0], batch), answers[:, 0])
 
 
 def test_small_answers_that_are_wrong_by_a_tenth_are_not_published(tmp_path: Path) -> None:
@@ -140,11 +167,11 @@ def test_small_answers_that_are_wrong_by_a_tenth_are_not_published(tmp_path: Pat
     with torch.no_grad():
         list(module.parameters())[-2].mul_(1e-4)
         list(module.parameters())[-1].mul_(1e-4)
-    own = expected_answers(answer_of(module), WINE)
-    assert largest_of(own.values()) < 1e-3
+    own = expected_answers(answer_of(module), BATCHES)
+    assert max(scale_of(own)) < 1e-3
     write_outputs(Candidate(module), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
     with pytest.raises(UserError, match="the Onnx output, loaded in a fresh process, answers otherwise than the model"):
-        check_reload(tmp_path, ONNX, TASK, WINE, {batch: answer * 1.1 for batch, answer in own.items()})
+        check_reload(tmp_path, ONNX, TASK, BATCHES, [answer * 1.1 for answer in own])
 
 
 def test_onnx_is_loaded_without_torch() -> None:

@@ -95,11 +95,21 @@ def measure(request: EvaluationRequest, store: Store, reporter: Reporter) -> Rep
         slices=slices,
         ratios=ratios,
         steps=steps,
-        notes=[*slower_notes(ratios), *idle_gpu_notes(), *saturating_notes(artifacts[0].manifest)],
+        notes=[
+            *export_notes(baseline, candidate),
+            *slower_notes(ratios),
+            *idle_gpu_notes(),
+            *saturating_notes(artifacts[0].manifest),
+        ],
         lineage=candidate.artifact.manifest.lineage,
         compression_peak_memory_bytes=request.compression_peak_memory_bytes,
         fallback=fallback,
     )
+
+
+def export_notes(*contestants: Contestant) -> list[str]:
+    """Return what was told when the models were exported, once where it is the same of both."""
+    return list(dict.fromkeys(note for one in contestants for note in one.artifact.manifest.lineage.notes))
 
 
 def check_fallback(ref: ArtifactRef | None, store: Store) -> FallbackCheck | None:

@@ -7,7 +7,6 @@ written by other people than the second, so the second half is held out. Runs in
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ from torch import nn
 from plimsoll_job.compress import make_deterministic
 from plimsoll_job.cores import thread_count
 from plimsoll_job.export.onnx_export import export_onnx
-from plimsoll_job.load.inputs import single
+from plimsoll_job.load.data import Samples
+from plimsoll_job.load.examples import with_samples
+from plimsoll_job.load.inputs import SINGLE_INPUT, single
 from plimsoll_job.publish.files import write_file
 from plimsoll_job.techniques.distill.training import split_samples
 from plimsoll_job.zoo import digits_cnn
@@ -101,7 +102,12 @@ def prepare(models: Path, data: Path, seed: int = SEED) -> float:
     module = train_baseline(train_images, train_labels, seed)
     weights = {name: value.contiguous() for name, value in module.state_dict().items()}
     write_file(models / "digits-cnn" / "model.safetensors", save_safetensors(weights))
-    write_file(models / "digits-onnx" / "model.onnx", partial(export_onnx, module, single(IMAGE)))
+    signature = with_samples(single(IMAGE), Samples({SINGLE_INPUT: train_images[:CALIBRATION_SAMPLES]}, None, ""))
+
+    def write_onnx(path: Path) -> None:
+        export_onnx(module, signature, path)
+
+    write_file(models / "digits-onnx" / "model.onnx", write_onnx)
     save_npz(data / "digits-train.npz", inputs=train_images, labels=train_labels)
     save_npz(data / "digits-calibration.npz", inputs=train_images[:CALIBRATION_SAMPLES])
     save_npz(data / "digits-test.npz", inputs=test_images, labels=test_labels, digit=test_labels)

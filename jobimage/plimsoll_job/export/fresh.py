@@ -32,7 +32,12 @@ def open_onnx(path: Path, _: str) -> Answer:
     from plimsoll_job.sessions import open_restoring  # noqa: PLC0415 — each format imports its own runtime
 
     session = open_restoring(path)
-    return lambda inputs: np.asarray(session.run(None, inputs)[0])
+
+    def answer(inputs: Arrays) -> NDArray[Any]:
+        (output,) = session.run(None, inputs)
+        return np.asarray(output)
+
+    return answer
 
 
 def open_torch_export(path: Path, _: str) -> Answer:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +15,80 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from plimsoll_job.boundary import boundary
+from plimsoll_job.boundary import boundary, words_of
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.alike import counting, difference, scale_of
+from plimsoll_job.export.decisions import Decisions, Watch, keeping
 from plimsoll_job.export.fold import fold
 from plimsoll_job.export.graph import rename, strip
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.export.norms import running_instance_norms
 from plimsoll_job.export.pooling import any_pooling
-from plimsoll_job.export.reload import difference, largest_of
 from plimsoll_job.load.architectures.graph import GraphModule
-from plimsoll_job.load.examples import example_of
-from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.examples import batches_of, example_of
+from plimsoll_job.load.inputs import Arrays, Signature
 from plimsoll_job.sessions import open_frugally
 
 FIELD = "spec.model.architecture"
 NOT_EXPORTABLE = "the model cannot be exported to ONNX"
 OUTPUT_NAME = "logits"
 OPSET = 17
-CHECKED_BATCHES = (1, 5)
 #: Operators that answer otherwise each time.
 RANDOM = {"RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Bernoulli", "Multinomial"}
 #: Protobuf ends at 2 GiB; what is not weights, such as nodes and names, has the rest.
 MAX_WEIGHTS_BYTES = (1 << 31) - (32 << 20)
 
 
-def export_onnx(module: nn.Module, signature: Signature, path: Path) -> None:
+@dataclass(frozen=True)
+class Exported:
+    """What an export was found to be: which inputs it takes, the module's own answers, what a person should know."""
+
+    signature: Signature
+    answers: Sequence[NDArray[Any]]
+    notes: tuple[str, ...]
+
+
+def export_onnx(module: nn.Module, signature: Signature, path: Path) -> Exported:
     """Write the module as an ONNX model that takes any batch; the same module gives the same bytes.
 
     Text may be of any length where the module traces so, else of the signature's. UserError when torch cannot export
     the module, or when the export answers otherwise than it.
     """
+
+    def write(model: LeanModel) -> None:
+        strip(model)
+        drawn = sorted({node.op_type for node in model.proto.graph.node} & RANDOM)
+        if drawn:
+            # What a gate measured would hold for its draw alone, and draws of a small share pass the comparison.
+            raise _not_exportable(f"its answers are drawn at random, by {', '.join(drawn)}")
+        model.write(path)
+
+    return export_alike(module, signature, write, path)
+
+
+def export_alike(module: nn.Module, signature: Signature, write: Callable[[LeanModel], object], path: Path) -> Exported:
+    """Have the module's graph written to the path, and return how it was found to answer as the module.
+
+    UserError as from export_onnx.
+    """
     module = module.cpu().eval()
     fixed = tuple(replace(one, any_length=False) for one in signature)
     try:
-        return _export_checked(module, signature, path)
-    except UserError:
+        return _export(module, signature, write, path)
+    except UserError as error:
         if fixed == signature:
             raise
-    return _export_checked(module, fixed, path)
+        why = error.message.removeprefix(f"{FIELD}: ")
+    exported = _export(module, fixed, write, path)
+    length = next(one.shape[0] for one in signature if one.any_length)
+    return replace(exported, notes=(f"Texts must have {length} tokens: with others, {why}.", *exported.notes))
 
 
-def _export_checked(module: nn.Module, signature: Signature, path: Path) -> None:
-    model = trace_onnx(module, signature)
-    drawn = sorted({node.op_type for node in model.proto.graph.node} & RANDOM)
-    if drawn:
-        # What a gate measured would hold for its draw alone, and draws of a small share pass the check below.
-        raise _not_exportable(f"its answers are drawn at random, by {', '.join(drawn)}")
-    model.write(path)
-    check_export(module, path, signature)
+def _export(module: nn.Module, signature: Signature, write: Callable[[LeanModel], object], path: Path) -> Exported:
+    decisions = Decisions()
+    write(trace_named(module, signature, decisions))
+    answers = compare_export(module, path, signature, decisions)
+    return Exported(signature, answers, decisions.notes())
 
 
 def trace_onnx(module: nn.Module, signature: Signature) -> LeanModel:
@@ -72,35 +98,43 @@ def trace_onnx(module: nn.Module, signature: Signature) -> LeanModel:
     return model
 
 
-def trace_named(module: nn.Module, signature: Signature) -> LeanModel:
-    """Return the module as an ONNX model whose nodes are named by its modules; not compared either."""
+def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | None = None) -> LeanModel:
+    """Return the module as an ONNX model whose nodes are named by its modules; not compared either.
+
+    What the module decided by the values of the example is added to the decisions.
+    """
+    example = example_of(signature)
     if isinstance(module, GraphModule):
-        return module.described(example_of(signature), any_length=signature[0].any_length)
+        return module.described(example, any_length=signature[0].any_length)
+    decisions = decisions or Decisions()
     written, weights = io.BytesIO(), module.state_dict()
     # The exporter gives each name once, and would rename the weight that has that of an input or of the answers.
     aside = {name: _apart(name, weights) for name in (*(one.name for one in signature), OUTPUT_NAME)}
     inputs = [aside[one.name] for one in signature]
     with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), _symbolics():
-        torch.onnx.export(
-            module,
-            example_of(signature),
-            written,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
-            # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
-            dynamo=False,
-            input_names=inputs,
-            output_names=[aside[OUTPUT_NAME]],
-            dynamic_axes={
-                aside[OUTPUT_NAME]: output_axes(module, signature),
-                **{
-                    name: {0: "batch", **({1: "length"} if one.any_length else {})}
-                    for name, one in zip(inputs, signature, strict=True)
+        with torch.no_grad(), Watch(example, decisions.traced):
+            answers = module(*example)
+        with keeping(decisions.kept):
+            torch.onnx.export(
+                module,
+                example,
+                written,  # type: ignore[arg-type]  # the exporter takes buffers, its annotation says paths
+                # docs/decisions/0020: twenty times faster than the dynamo exporter, and the batch stays free.
+                dynamo=False,
+                input_names=inputs,
+                output_names=[aside[OUTPUT_NAME]],
+                dynamic_axes={
+                    aside[OUTPUT_NAME]: _output_axes(signature, answers),
+                    **{
+                        name: {0: "batch", **({1: "length"} if one.any_length else {})}
+                        for name, one in zip(inputs, signature, strict=True)
+                    },
                 },
-            },
-            opset_version=OPSET,
-            # docs/decisions/0036: the exporter would hold the weights three times more.
-            export_params=False,
-            do_constant_folding=False,
-        )
+                opset_version=OPSET,
+                # docs/decisions/0036: the exporter would hold the weights three times more.
+                export_params=False,
+                do_constant_folding=False,
+            )
     model = LeanModel(onnx.load_from_string(written.getvalue()))
     _attach(model, weights, inputs)
     _give_back_names(model, {other: name for name, other in aside.items() if other != name})
@@ -155,51 +189,53 @@ def _not_exportable(why: str) -> UserError:
     return UserError(f"{FIELD}: {NOT_EXPORTABLE}: {why}", reason="NotExportable")
 
 
-def output_axes(module: nn.Module, signature: Signature) -> dict[int, str]:
+def _output_axes(signature: Signature, answers: torch.Tensor) -> dict[int, str]:
     """Return the axes of the output that are free: the batch, and the tokens where each has an answer."""
-    if not any(one.any_length for one in signature):
-        return {0: "batch"}
-    with torch.no_grad():
-        answers = module(*example_of(signature))
-    return {0: "batch", **({1: "length"} if answers.ndim > 2 else {})}
+    each_token = answers.ndim > 2 and any(one.any_length for one in signature)
+    return {0: "batch", **({1: "length"} if each_token else {})}
 
 
-def check_export(module: nn.Module, path: Path, signature: Signature) -> None:
-    """UserError when the file answers otherwise than the module, at several batches and, of text, another length."""
+def compare_export(module: nn.Module, path: Path, signature: Signature, decisions: Decisions) -> list[NDArray[Any]]:
+    """Return the module's answers to all batches; UserError when the file answers otherwise, with what may be why."""
     session = open_frugally(path)
-    shorter = tuple(
-        replace(one, shape=(max(2, one.shape[0] // 2), *one.shape[1:])) if one.any_length else one for one in signature
-    )
-    compared = [
-        (given, batch, *_answers(module, session, given, batch))
-        for given in dict.fromkeys((signature, shorter))
-        for batch in CHECKED_BATCHES
-    ]
-    largest = largest_of(expected for _, _, expected, _ in compared)
-    for given, batch, expected, got in compared:
-        problem = "it cannot be run" if got is None else difference(expected, got, largest)
+    batches = batches_of(signature)
+    answers, found = [], []
+    for batch in batches:
+        answers.append(_answer(module, batch, decisions))
+        found.append(_found(session, batch))
+    wanted = [counting(answer, batch) for answer, batch in zip(answers, batches, strict=True)]
+    scale = scale_of(wanted)
+    for batch, expected, got in zip(batches, wanted, found, strict=True):
+        problem = got if isinstance(got, str) else difference(expected, counting(got, batch), scale)
         if problem is not None:
-            shapes = " and ".join(str(list(one.shape)) for one in given)
+            shapes = " and ".join(str(list(array.shape[1:])) for array in batch.values())
             raise UserError(
-                f"spec.model.architecture: the ONNX export answers otherwise than the module at batch {batch} of "
-                f"samples {shapes}: {problem}",
+                f"{FIELD}: the ONNX export answers otherwise than the module at batch {len(expected)} of samples "
+                f"{shapes}: {problem}{decisions.cause()}",
                 reason="NotExportable",
             )
+    return answers
 
 
-def _answers(
-    module: nn.Module, session: Any, signature: Signature, batch: int
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return the module's answers and the file's, none where ONNX Runtime cannot run it on such a batch."""
-    inputs = example_of(signature, batch)
-    with torch.no_grad():
-        expected = module(*inputs).numpy()
+def _answer(module: nn.Module, batch: Arrays, decisions: Decisions) -> NDArray[Any]:
+    inputs = [torch.from_numpy(array) for array in batch.values()]
+    # A graph's answers are ONNX Runtime's, which takes the values of all inputs.
+    watch = contextlib.nullcontext() if isinstance(module, GraphModule) else Watch(inputs, decisions.compared)
+    with torch.no_grad(), boundary(FIELD, "the model refuses samples of the job", reason="NotExportable"), watch:
+        output: torch.Tensor = module(*inputs)
+    answers: NDArray[Any] = output.numpy()
+    return answers
+
+
+def _found(session: Any, batch: Arrays) -> NDArray[Any] | str:
+    """Return the file's answers, or why there are none."""
     # What ONNX Runtime raises where a shape was baked in shares no public base class.
     try:
-        (got,) = session.run(None, {one.name: array.numpy() for one, array in zip(signature, inputs, strict=True)})
-    except Exception:
-        return expected, None
-    return expected, got
+        (got,) = session.run(None, dict(batch))
+    except Exception as error:
+        return f"it cannot be run ({words_of(error)})"
+    answers: NDArray[Any] = got
+    return answers
 
 
 @contextlib.contextmanager

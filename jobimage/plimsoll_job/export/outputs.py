@@ -6,9 +6,11 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -16,13 +18,17 @@ from torch import nn
 from plimsoll_api.artifact import CHANGES_FILE, MODEL_FILE
 from plimsoll_api.model import canonical_json
 from plimsoll_api.sources import OutputFormat
+from plimsoll_job.boundary import words_of
 from plimsoll_job.checkpoints import tensor_writer
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.onnx_export import export_onnx
+from plimsoll_job.export.decisions import Decisions, Watch
+from plimsoll_job.export.graph import signature as signature_of_graph
+from plimsoll_job.export.lean import read_lean
+from plimsoll_job.export.onnx_export import Exported, export_onnx
 from plimsoll_job.export.reload import DIRECTORY, TORCH_FILE, check_reload, expected_answers
 from plimsoll_job.load.architectures.wrapped import PREFIX
 from plimsoll_job.load.directory import CONFIG_FILE
-from plimsoll_job.load.examples import example_of
+from plimsoll_job.load.examples import batches_of, example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.weights import WEIGHTS_FILE
@@ -38,30 +44,43 @@ def write_outputs(
     *,
     formats: Sequence[OutputFormat],
     directory: Path,
-) -> None:
-    """Write the artifact's files in every format asked for; each is loaded anew, and found to answer alike.
+) -> tuple[str, ...]:
+    """Write the artifact's files in every format asked for; return what a person should know of them.
 
-    What was done to the structure lies beside them, however long: a report has no room for a large model's channels.
-    UserError when one cannot be written, cannot be loaded, or answers otherwise.
+    Each is loaded anew, and found to answer the job's own samples alike. What was done to the structure lies beside
+    them, however long: a report has no room for a large model's channels. UserError when one cannot be written, cannot
+    be loaded, or answers otherwise.
     """
-    module = candidate.module.cpu().eval()
+    module, model_file = candidate.module.cpu().eval(), directory / MODEL_FILE
     for name, content in source.files.items():
         _write(directory / name, content)
     if candidate.graph is None:
-        export_onnx(module, signature, directory / MODEL_FILE)
+        exported = export_onnx(module, signature, model_file)
     else:
-        shutil.copyfile(candidate.graph.path, directory / MODEL_FILE)
+        shutil.copyfile(candidate.graph.path, model_file)
+        taken = _taken_by(model_file, signature)
+        answers = expected_answers(_graph_answer(model_file), batches_of(taken))
+        exported = Exported(taken, answers, candidate.notes)
     if candidate.changes:
         _write(directory / CHANGES_FILE, canonical_json(told_of_changes(candidate.changes)))
     if OutputFormat.TORCH_EXPORT in formats:
         torch_export(module, signature, directory / TORCH_FILE)
     if OutputFormat.HUGGING_FACE in formats:
         hugging_face(module, source, directory / DIRECTORY)
-    answer = _module_answer(module) if candidate.graph is None else _graph_answer(directory / MODEL_FILE)
-    expected = expected_answers(answer, signature)
-    del answer
     for kind in formats:
-        check_reload(directory, kind, task, signature, expected)
+        batches, expected = batches_of(exported.signature), exported.answers
+        if kind is not OutputFormat.ONNX and exported.signature != signature:
+            batches = batches_of(signature)
+            expected = expected_answers(_module_answer(module), batches)
+        check_reload(directory, kind, task, batches, expected)
+    return exported.notes
+
+
+def _taken_by(graph: Path, signature: Signature) -> Signature:
+    """Return the signature with texts of any length only where the graph takes these."""
+    inputs, _ = signature_of_graph(read_lean(graph).proto)
+    shapes = {one.name: one.shape for one in inputs}
+    return tuple(replace(one, any_length=one.any_length and shapes[one.name][1] is None) for one in signature)
 
 
 def torch_export(module: nn.Module, signature: Signature, path: Path) -> None:
@@ -69,11 +88,14 @@ def torch_export(module: nn.Module, signature: Signature, path: Path) -> None:
     shapes = tuple(
         {0: torch.export.Dim.AUTO, **({1: torch.export.Dim.AUTO} if one.any_length else {})} for one in signature
     )
+    example, decisions = example_of(signature), Decisions()
+    with torch.no_grad(), Watch(example, decisions.traced):
+        module(*example)
     # What stops the exporter on a module it does not know is of any type.
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, example_of(signature), dynamic_shapes=shapes)
+            program = torch.export.export(module, example, dynamic_shapes=shapes)
             # They would be stored beside the weights, and nobody needs them.
             program.example_inputs = None
             for node in program.graph.nodes:
@@ -82,7 +104,8 @@ def torch_export(module: nn.Module, signature: Signature, path: Path) -> None:
             torch.export.save(program, path)
     except Exception as error:
         raise UserError(
-            f"spec.output.formats: torch.export cannot take this model: {error}", reason="NotExportable"
+            f"spec.output.formats: torch.export cannot take this model: {words_of(error)}{decisions.cause()}",
+            reason="NotExportable",
         ) from error
 
 
@@ -114,4 +137,9 @@ def _module_answer(module: nn.Module) -> Any:
 
 def _graph_answer(path: Path) -> Any:
     session = open_restoring(path)
-    return lambda inputs: session.run(None, dict(inputs))[0]
+
+    def answer(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        (output,) = session.run(None, dict(inputs))
+        return np.asarray(output)
+
+    return answer

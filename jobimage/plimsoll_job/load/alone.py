@@ -24,8 +24,11 @@ TOLERANCE = 1e-3
 Tensors = tuple[torch.Tensor, ...]
 
 
-def check_alone(module: nn.Module, signature: Signature, spec_field: str) -> None:
-    """UserError that names the layer where a sample is answered otherwise again, or beside others than alone."""
+def check_alone(module: nn.Module, signature: Signature, spec_field: str, decided: str = "") -> None:
+    """UserError that names the layer where a sample is answered otherwise again, or beside others than alone.
+
+    `decided` tells where the model decides by values, if it does.
+    """
     if isinstance(module, GraphModule):
         return
     example = example_of(signature, TOGETHER)
@@ -46,7 +49,7 @@ def check_alone(module: nn.Module, signature: Signature, spec_field: str) -> Non
             layer = _first_to_differ(module, example, single)
             raise UserError(
                 f"{spec_field}: its answers depend on the batch: a sample is answered otherwise beside others than "
-                f"alone{layer.by}{_remedy(layer.layer)}",
+                f"alone{layer.by}{_remedy(layer.layer)}{decided}",
                 reason="AnswersDependOnBatch",
             )
 

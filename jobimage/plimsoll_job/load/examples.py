@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from plimsoll_job.load.data import Samples
-from plimsoll_job.load.inputs import Signature
+from plimsoll_job.load.inputs import BATCH, Arrays, Signature
 from plimsoll_job.load.text import ATTENTION_MASK
 
-#: Samples of an example: two, so that what mixes them shows.
-BATCH = 2
+#: Samples that are asked alone at least, and those of the least batch of several; neither is that of a trace.
+ALONE, TOGETHER = 16, 5
+LEAST_TOKENS = 2
 #: How many samples are kept: those of one batch, but of small ones no more and of large ones some batches.
 MOST, FEW, MOST_BATCHES = 256, 32, 8
 
@@ -40,11 +41,17 @@ def with_samples(signature: Signature, data: Samples | None) -> Signature:
     return tuple(replace(one, samples=rows[one.name]) for one in signature)
 
 
-def example_of(signature: Signature, batch: int = BATCH) -> Tensors:
-    """Return a batch of samples, always the same for one signature; they repeat where there are fewer.
+def samples_in(signature: Signature) -> int:
+    """Return of how many of the job's own samples the examples are, 0 where they are random numbers."""
+    return min((0 if one.samples is None else len(one.samples) for one in signature), default=0)
 
-    Without samples: of random inputs, normal, or whole numbers of their range.
+
+def example_of(signature: Signature, batch: int | None = None) -> Tensors:
+    """Return a batch of samples, always the same for one signature, of its own size by default.
+
+    They repeat where there are fewer. Without samples: of random inputs, normal, or whole numbers of their range.
     """
+    batch = batch or max((one.example for one in signature), default=BATCH)
     chance = torch.Generator().manual_seed(0)
     return tuple(
         torch.from_numpy(one.samples.take(range(batch), axis=0, mode="wrap"))
@@ -54,6 +61,45 @@ def example_of(signature: Signature, batch: int = BATCH) -> Tensors:
         else torch.randint(one.values, (batch, *one.shape), generator=chance, dtype=getattr(torch, one.dtype))
         for one in signature
     )
+
+
+def with_larger_example(signature: Signature) -> Signature:
+    """Return the signature whose examples are all of its samples: for models that treat some otherwise than others."""
+    return tuple(replace(one, example=samples_in(signature) or FEW) for one in signature)
+
+
+def batches_of(signature: Signature) -> list[Arrays]:
+    """Return the batches in which a model and what was made of it are to answer alike.
+
+    Half of the samples are asked alone, each text at its own length; the others together, five at first, and these at
+    half the length too. Few samples are asked both ways. Without samples one and five of random numbers are.
+    """
+    known = samples_in(signature)
+    given = example_of(signature, known or TOGETHER)
+    rows = {one.name: tensor.numpy() for one, tensor in zip(signature, given, strict=True)}
+    count, any_length = len(given[0]), any(one.any_length for one in signature)
+    alone = max(count // 2, min(count, ALONE if known else 1))
+    others = [at % count for at in range(count - max(count - alone, min(count, ALONE), TOGETHER), count)]
+    size = max(TOGETHER, Samples(rows, None, "").batch_size)
+    starts = range(TOGETHER, len(others), size)
+    parts = [[at] for at in range(alone)] + [others[:TOGETHER], *(others[start : start + size] for start in starts)]
+    batches: list[Arrays] = [{name: array[part] for name, array in rows.items()} for part in parts]
+    if any_length:
+        halves = [_narrowed(batches[at], 0.5) for at in (0, alone)]
+        batches = [*(_narrowed(batch) for batch in batches[:alone]), *batches[alone:], *halves]
+    return batches
+
+
+def _narrowed(batch: Arrays, share: float = 1) -> Arrays:
+    """Return the batch without tokens that are padding in all of its texts, and of no more than that share of all."""
+    length = next(iter(batch.values())).shape[1]
+    mask = batch.get(ATTENTION_MASK, np.ones((1, length)))
+    used = np.flatnonzero(mask.any(axis=0)) if mask.any() else np.arange(length)
+    width = min(length, max(LEAST_TOKENS, min(int(used[-1] - used[0]) + 1, int(length * share))))
+    # Tokenizers pad on either side, and each text is to keep some of its tokens.
+    first = used[-1] + 1 - width if mask[:, 0].sum() < mask[:, -1].sum() else used[0]
+    first = int(np.clip(first, 0, length - width))
+    return {name: array[:, first : first + width] for name, array in batch.items()}
 
 
 def _furthest(data: Samples) -> Iterable[int]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 #: The name of the only input of a model that takes one array.
 SINGLE_INPUT = "inputs"
+#: Samples of an example: two, so that what mixes them shows.
+BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Input:
 
     An input of integers takes those from 0 to below `values`. With `any_length` the first dimension of a sample,
     the number of its tokens, may be another one at each call. `samples` are some of the job's own, [n, *shape], the
-    same ones in each input of a model; none where the job gives no data.
+    same ones in each input of a model; none where the job gives no data. An `example` is of so many.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Input:
     values: int = 1
     any_length: bool = False
     samples: NDArray[Any] | None = field(default=None, compare=False, repr=False)
+    example: int = BATCH
 
 
 #: All inputs of a model, in the order of the arguments of its module.

@@ -85,7 +85,8 @@ def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     digests |= check_teachers(plan, store, module, signature)
     largest = max([weights_bytes(module), *check_students(plan, module, signature)])
     samples = {"training": train, "calibration": calibration}
-    reporter.report("load", 1, ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found))
+    told = ", ".join(f"{len(found)} {use} samples" for use, found in samples.items() if found)
+    reporter.report("load", 1, told or "no samples: outputs are compared with the model on random numbers only")
     classes = check_names(plan, source, train, calibration, signature)
     return Loaded(source, train, calibration, signature, largest, digests, store, classes)
 

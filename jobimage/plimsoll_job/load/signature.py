@@ -12,10 +12,11 @@ from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.decisions import Decisions, Watch
 from plimsoll_job.load.alone import check_alone
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.data import Samples, check_inputs
-from plimsoll_job.load.examples import example_of, with_samples
+from plimsoll_job.load.examples import example_of, with_larger_example, with_samples
 from plimsoll_job.load.inputs import Input, Signature, single
 from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
 
@@ -52,13 +53,16 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
     _check_vocabulary(module, signature, next(iter(given), ""))
     spec_field = "spec.model.architecture" if told is not None else next(iter(given))
     signature = with_samples(signature, next(iter(given.values()), None))
-    with boundary(spec_field, _refusal(signature)), torch.no_grad():
-        output = module(*example_of(signature))
+    example, decisions = example_of(signature), Decisions()
+    with boundary(spec_field, _refusal(signature)), torch.no_grad(), Watch(example, decisions.traced):
+        output = module(*example)
     check_output(output, task)
-    check_alone(module, signature, "spec.model.architecture")
+    check_alone(module, signature, "spec.model.architecture", decisions.read())
     if isinstance(module, GraphModule):
         module.check_batches(example_of(signature, module.most))
-    return signature
+        return signature
+    # Two samples may not need a layer that others do, such as the experts of a mixture.
+    return with_larger_example(signature) if decisions.traced else signature
 
 
 def _refusal(signature: Signature) -> str:

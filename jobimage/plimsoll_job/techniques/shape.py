@@ -74,7 +74,8 @@ class Candidate:
 
     `changes` made the module out of the factory's, in this order. The zeros of the parameters named in `sparse` stay
     zero. `graph` is the ONNX model once a step has left torch; the module then tells parameters and operations only,
-    and `zero_weights` how many weights the graph's number format stores as zero.
+    `zero_weights` how many weights the graph's number format stores as zero, and `notes` what a person should know
+    of how it was exported.
     """
 
     module: nn.Module
@@ -82,6 +83,7 @@ class Candidate:
     sparse: frozenset[str] = frozenset()
     graph: HeldFile | None = None
     zero_weights: int = 0
+    notes: tuple[str, ...] = ()
 
     def let_go(self) -> None:
         """Free the weights, once another candidate took the place of this one, which callers still refer to."""

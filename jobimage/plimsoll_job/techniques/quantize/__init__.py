@@ -56,7 +56,7 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
         weight_bits=settings.weight_bits,
     )
     bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {quantized.graph.size_bytes}")
-    return _applied(candidate, quantized)
+    return _applied(candidate, quantized, start)
 
 
 def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Bench) -> Applied:
@@ -65,7 +65,7 @@ def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Benc
     quantized = quantize(
         learned.scheme, learned.start, settings.exclude, bench.spec_field, weight_bits=settings.weight_bits
     )
-    applied = _applied(candidate, quantized)
+    applied = _applied(candidate, quantized, start)
     return replace(
         applied,
         details={**applied.details, "training": learned.details},
@@ -73,9 +73,11 @@ def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Benc
     )
 
 
-def _applied(candidate: Candidate, quantized: Quantized) -> Applied:
+def _applied(candidate: Candidate, quantized: Quantized, start: Start) -> Applied:
     return Applied(
-        candidate=replace(candidate, graph=quantized.graph, zero_weights=quantized.zero_weights),
+        candidate=replace(
+            candidate, graph=quantized.graph, zero_weights=quantized.zero_weights, notes=start.model.notes
+        ),
         details=quantized.details,
         notes=quantized.notes,
         left=quantized.left,
@@ -92,7 +94,7 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
     chosen = smallest(rows)
     bench.reporter.report("quantize", 1, f"Auto chose {chosen.scheme if chosen else 'to stay float'}")
     if chosen is not None and chosen.quantized is not None:
-        applied = _applied(candidate, chosen.quantized)
+        applied = _applied(candidate, chosen.quantized, start)
         return replace(applied, details={**applied.details, "table": table}, notes=(*applied.notes, CHOSEN_BY_TIME))
     reasons = "; ".join(f"{row.scheme}: {row.against}" for row in rows)
     if bench.steps_before == 0:

@@ -14,7 +14,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from plimsoll_job.export.graph import name_nodes
 from plimsoll_job.export.lean import LeanModel, read_lean
-from plimsoll_job.export.onnx_export import check_export, trace_named
+from plimsoll_job.export.onnx_export import export_alike
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import write_optimized
@@ -31,13 +31,15 @@ class FloatModel:
 
     scratch: Scratch
     layers: tuple[Layer, ...]
+    #: What a person should know of the export.
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: LeanModel, layers: tuple[Layer, ...]) -> Self:
+    def of(cls, model: LeanModel, layers: tuple[Layer, ...], notes: tuple[str, ...] = ()) -> Self:
         """Return the model of these layers, written."""
         scratch = Scratch()
         model.write_apart(scratch.path / FILE)
-        return cls(scratch, layers)
+        return cls(scratch, layers, notes)
 
     @property
     def path(self) -> Path:
@@ -57,8 +59,7 @@ def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     module = candidate.module.cpu().eval()
     scratch = Scratch()
     named, simple = scratch.path / "named.onnx", scratch.path / "simple.onnx"
-    trace_named(module, signature).write_apart(named)
-    check_export(module, named, signature)
+    exported = export_alike(module, signature, lambda model: model.write_apart(named), named)
     with quiet():
         write_optimized(named, simple)
     model = read_lean(simple)
@@ -67,7 +68,7 @@ def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     name_nodes(model.proto)
     regularize(model)
     modules = {name for name, _ in module.named_modules()}
-    return FloatModel.of(model, find_layers(model.proto, modules))
+    return FloatModel.of(model, find_layers(model.proto, modules), exported.notes)
 
 
 @contextlib.contextmanager
