@@ -56,11 +56,9 @@ def share_of(module: nn.Module, name: str) -> float:
     [
         {"prune": {"criterion": "Magnitude", "amount": "5%"}},
         {"factorize": {"method": "Svd", "keep": "50%"}},
-        {"quantize": {"scheme": "Int8Static"}},
-        {"quantize": {"scheme": "Int8Dynamic"}},
         {"quantize": {"scheme": "Int4WeightOnly"}},
     ],
-    ids=["prune", "factorize", "Int8Static", "Int8Dynamic", "Int4WeightOnly"],
+    ids=["prune", "factorize", "Int4WeightOnly"],
 )
 def test_a_layer_of_a_kind_that_the_step_does_not_know_is_named_with_its_share(step: dict[str, Any]) -> None:
     torch.manual_seed(0)
@@ -130,3 +128,38 @@ def test_float_constants_that_no_layer_reads_are_named_by_their_node() -> None:
     before, after = graph("weight", TensorProto.FLOAT), graph("weight_quantized", TensorProto.INT8)
     told = left_in_graph(before, after, {"/head/MatMul": "head"}, {}, "no layer")
     assert told == [Leftover(layer="/embed/Add", kind="Add", share=0.5, reason="no layer")]
+
+
+@pytest.mark.parametrize(
+    "granularity", [{"granularity": "Unstructured", "amount": "50%"}, {"granularity": "NofM", "pattern": "2:4"}]
+)
+def test_zeros_reach_recurrent_layers(granularity: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    module = Reads().eval()
+    step = {"prune": {"criterion": "Magnitude", **granularity}}
+    assert not any(one.kind == "LSTM" for one in left_of(module, **step).values())
+    applied = TECHNIQUES["prune"](Step.model_validate(step).prune, candidate_of(module), bench_of(module))
+    assert {"core.weight_ih_l0", "core.weight_hh_l0"} <= applied.candidate.sparse
+    zeros = [
+        float((applied.candidate.module.get_parameter(f"core.weight_{one}_l0") == 0).float().mean())
+        for one in ("ih", "hh")
+    ]
+    assert zeros == pytest.approx([0.5, 0.5], abs=0.1)
+
+
+def test_wanda_names_recurrent_layers_and_what_would_set_zeros_in_them() -> None:
+    torch.manual_seed(0)
+    wanda = {"granularity": "Unstructured", "criterion": "Activation", "statistic": "Wanda", "amount": "5%"}
+    left = left_of(Reads().eval(), prune=wanda)
+    assert "Magnitude sets zeros in it" in left["core"].reason
+
+
+def test_zeros_reach_transposed_convolutions_along_what_they_read() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.ConvTranspose2d(4, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, groups=2), nn.Flatten())
+    module.input_shape = (4, 3, 3)  # type: ignore[assignment]
+    step = {"prune": {"criterion": "Magnitude", "granularity": "NofM", "pattern": "2:4"}}
+    applied = TECHNIQUES["prune"](Step.model_validate(step).prune, candidate_of(module), bench_of(module))
+    fours = applied.candidate.module.get_parameter("0.weight").movedim(0, -1).reshape(-1, 4)
+    assert ((fours != 0).sum(dim=1) == 2).all()
+    assert [one.layer for one in applied.left] == ["2"]

@@ -95,7 +95,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
             "maskDigest": f"sha256:{digest.hexdigest()}",
             **details,
         },
-        left=_left(module, found, zeros),
+        left=_left(settings, module, found, zeros),
         reached=frozenset(zeros),
         notes=padding.notes(),
     )
@@ -120,7 +120,7 @@ def _score(settings: Prune, module: nn.Module, weights: Mapping[str, Weight], be
     return {
         name: partial(weight.wanda, torch.cat([squares[read] for read in weight.reads]).sqrt().float())
         for name, weight in weights.items()
-        if all(read in squares for read in weight.reads)
+        if weight.reads and all(read in squares for read in weight.reads)
     }
 
 
@@ -175,7 +175,8 @@ def _share_of_weights(goal: Goal, module: nn.Module, weights: Mapping[str, torch
     if goal.final * total > count:
         raise UserError(
             f"{bench.spec_field}.amount: {goal.final:.1%} cannot be reached; "
-            f"weights of convolutions, linear layers and attention are {count / total:.1%} of the parameters"
+            f"weights of convolutions, linear and recurrent layers and attention are {count / total:.1%} of the "
+            "parameters"
         )
     return goal.planned * total / max(count, 1)
 
@@ -201,13 +202,18 @@ def _masks_of_pattern(settings: Prune, weights: Mapping[str, torch.Tensor], scor
     return ((name, keep_pattern(scores[name](), kept, of)) for name in fits)
 
 
-def _left(module: nn.Module, weights: Mapping[str, Weight], masks: Collection[str]) -> tuple[Leftover, ...]:
+def _left(
+    settings: Prune, module: nn.Module, weights: Mapping[str, Weight], masks: Collection[str]
+) -> tuple[Leftover, ...]:
     """Return why layers stay dense that are, or have, no weights among which zeros are set."""
     unfit = "the pattern does not divide what it reads, or the model reads its weight without calling it"
-    unknown = "it is no weight of a convolution, a linear layer or attention"
+    unseen = "Wanda weighs by what is multiplied, which is not measured in it; Magnitude sets zeros in it"
+    unknown = "it is no weight of a convolution without transposed groups, a linear layer, a recurrent one or attention"
     owners = {weight.parameter.rpartition(".")[0] for name, weight in weights.items() if name in masks}
     found = {
-        owner: unfit for weight in weights.values() if (owner := weight.parameter.rpartition(".")[0]) not in owners
+        owner: unfit if weight.reads or settings.criterion is PruneCriterion.MAGNITUDE else unseen
+        for weight in weights.values()
+        if (owner := weight.parameter.rpartition(".")[0]) not in owners
     }
     others = (name.rpartition(".")[0] for name in other_matrices(module, weights))
     found = {owner: unknown for owner in others if owner not in owners} | found

@@ -11,13 +11,16 @@ from torch import nn
 from plimsoll_job.figures import CONVOLUTIONS, has_weight, is_transposed
 from plimsoll_job.techniques.observe import ATTENTION_INPUTS
 
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 #: What torch's attention calls its projections where their inputs differ in width.
 PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """The weight of a convolution or a linear layer, or of projections of torch's attention.
+    """The weight of a convolution, a linear or a recurrent layer, or of projections of torch's attention.
+
+    What it reads is not told where calibration data does not show it.
 
     Its outputs are in `groups` of the same size; the channels of what it reads, one after the other, are too.
     """
@@ -36,6 +39,8 @@ class Weight:
     def values(self) -> torch.Tensor:
         """The weight as [outputs, inputs, …]: a view, what is written to it the layer has."""
         values = self.held.detach()
+        if isinstance(self.layer, TRANSPOSED_CONVOLUTIONS):
+            return values.transpose(0, 1)
         return values.T if is_transposed(self.layer) else values
 
     def size(self) -> torch.Tensor:
@@ -76,3 +81,10 @@ def _held_by(name: str, layer: nn.Module) -> Iterator[Weight]:
         else:
             for parameter, read in zip(PROJECTIONS, reads, strict=True):
                 yield Weight(layer, within + parameter, (read,))
+    elif isinstance(layer, nn.RNNBase):
+        for parameter, weight in layer.named_parameters(recurse=False):
+            if weight.ndim > 1:
+                # What it multiplies are its own states, too, which nobody sees.
+                yield Weight(layer, within + parameter, ())
+    elif isinstance(layer, TRANSPOSED_CONVOLUTIONS) and layer.groups == 1:
+        yield Weight(layer, f"{within}weight", ())

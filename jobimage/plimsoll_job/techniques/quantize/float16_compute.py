@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from plimsoll_job.export.graph import sorted_nodes
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.techniques.quantize.float_model import FloatModel
-from plimsoll_job.techniques.quantize.layers import Layer
+from plimsoll_job.techniques.quantize.layers import RECURRENT, Layer
 
 #: The largest finite number of float16.
 LARGEST = 65504.0
@@ -33,7 +33,9 @@ def compute_in_float16(model: LeanModel, all_layers: Iterable[Layer], layers: Co
 
     graph = model.proto.graph
     constants = {constant.name: constant for constant in graph.initializer}
-    taken = {layer.node for layer in layers if np.abs(model.array(constants[layer.weight])).max(initial=0) <= LARGEST}
+    # ONNX Runtime's processor has recurrent kernels for float32 alone.
+    computed = [layer for layer in layers if layer.operator not in RECURRENT]
+    taken = {layer.node for layer in computed if np.abs(model.array(constants[layer.weight])).max(initial=0) <= LARGEST}
     large = {name: (constants[name], tuple(constants[name].dims), numbers) for name, numbers in model.numbers.items()}
     for constant, _, _ in large.values():
         # A single zero stands for numbers that are not in memory: the tool converts what it finds.
@@ -49,6 +51,9 @@ def compute_in_float16(model: LeanModel, all_layers: Iterable[Layer], layers: Co
         kind = constant.data_type
         constant.dims[:] = shape
         model.replace(constant, name, kind, partial(_converted, numbers, kind))
+    # The tool writes a cast once more where a node reads one value twice, as an LSTM its two states.
+    made = {node.output[0]: node for node in graph.node}
+    model.set_nodes([node for node in graph.node if made[node.output[0]] is node])
     model.set_nodes(sorted_nodes(graph))
 
 

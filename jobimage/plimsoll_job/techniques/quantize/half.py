@@ -34,7 +34,8 @@ def to_bfloat16(model: FloatModel, layers: Collection[Layer], _: bytes | None) -
 
 def _store(model: FloatModel, layers: Collection[Layer], kind: int) -> LeanModel:
     changed = model.lean()
-    kept = {layer.weight for layer in model.layers} - {layer.weight for layer in layers}
+    kept = {weight for layer in model.layers for weight in layer.weights}
+    kept -= {weight for layer in layers for weight in layer.weights}
     casts = {}
     for constant in changed.proto.graph.initializer:
         name = constant.name

@@ -21,7 +21,7 @@ from plimsoll_job.sessions import open_frugally
 from plimsoll_job.techniques.layout import Layout
 from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
-from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
+from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, RECURRENT, Layer
 from plimsoll_job.techniques.quantize.padding import (
     add_limits,
     add_mask,
@@ -99,7 +99,7 @@ def activations(model: onnx.ModelProto, layers: Collection[Layer]) -> list[str]:
 
 def _operators(layers: Collection[Layer]) -> list[str]:
     """Return the operators that are quantized in a model of these layers; all that can be, where there are none."""
-    return [] if _is_convolutional(layers) else sorted({layer.operator for layer in layers})
+    return [] if _is_convolutional(layers) else sorted({layer.operator for layer in layers} - RECURRENT)
 
 
 def _is_convolutional(layers: Collection[Layer]) -> bool:

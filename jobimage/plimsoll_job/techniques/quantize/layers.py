@@ -19,9 +19,13 @@ WEIGHT_INPUTS: Mapping[str, tuple[int, ...]] = {
     "Gemm": (1,),
     "MatMul": (1, 0),
     "Gather": (0,),
+    "LSTM": (1,),
+    "GRU": (1,),
+    "RNN": (1,),
 }
 LINEAR = frozenset({"Gemm", "MatMul"})
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 #: What a scheme appends to the name of a weight that it stores in another format.
 STORED_SUFFIXES = ("_quantized", "_Q4", "_stored")
@@ -48,6 +52,13 @@ class Layer:
     weight: str
     #: Whether a product is of a stack of matrices, one for each entry of further axes.
     stacked: bool = False
+    #: Of a recurrent layer: what its state before is multiplied with.
+    of_state: str | None = None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The names of all weights that the node multiplies with."""
+        return (self.weight,) if self.of_state is None else (self.weight, self.of_state)
 
 
 def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer, ...]:
@@ -61,9 +72,10 @@ def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer
     for node in model.graph.node:
         places = [at for at in WEIGHT_INPUTS.get(node.op_type, ()) if at < len(node.input)]
         weight = next((node.input[at] for at in places if node.input[at] in matrices), None)
-        if weight is not None:
+        of_state = node.input[2] if node.op_type in RECURRENT else None
+        if weight is not None and (of_state is None or of_state in matrices):
             stacked = node.op_type == "MatMul" and weight == node.input[1] and matrices[weight] > 2
-            layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight, stacked))
+            layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight, stacked, of_state))
     return tuple(layers)
 
 
@@ -99,7 +111,7 @@ def input_ranges(model: LeanModel, layers: Collection[Layer]) -> dict[str, tuple
 def count_zero_weights(model: LeanModel, layers: Collection[Layer]) -> int:
     """Return how many weights of the layers are zero as they are stored; what pads blocks of 4 bits counts too."""
     constants = {constant.name: constant for constant in model.proto.graph.initializer}
-    stored = {layer.weight: _stored(model, layer.weight) for layer in layers}
+    stored = {weight: _stored(model, weight) for layer in layers for weight in layer.weights}
     return sum(
         _zeros(model, constant, constants.get(constant.name.replace("_quantized", "_zero_point")))
         for constant in stored.values()

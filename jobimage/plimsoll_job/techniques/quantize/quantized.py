@@ -105,7 +105,7 @@ def quantize(
 
     def make(layers: Collection[Layer]) -> LeanModel:
         give_back()
-        return scheme.quantize(model, layers, ranges)
+        return scheme.convert(model, layers, ranges)
 
     limit = exclude.max_error if exclude else None
     chosen = Chosen(able, {}) if limit is None else choose_layers(able, _measure(scheme, make, start), limit.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,10 +20,12 @@ from plimsoll_job.techniques.quantize.half import to_bfloat16, to_float16
 from plimsoll_job.techniques.quantize.int4 import to_int4
 from plimsoll_job.techniques.quantize.int8_dynamic import to_int8_dynamic
 from plimsoll_job.techniques.quantize.int8_static import observe_ranges, to_int8_static
-from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
+from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, RECURRENT, Layer
+from plimsoll_job.techniques.quantize.recurrent import compute_recurrent, store_recurrent
 
 EMBEDDINGS = frozenset({"Gather"})
-ALL = CONVOLUTIONS | LINEAR | EMBEDDINGS
+TRAINED = CONVOLUTIONS | LINEAR | EMBEDDINGS
+ALL = TRAINED | RECURRENT
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class Scheme:
     trains: bool = False
     #: Bits of the weights that meet activations of 8 bits, where there are such.
     weight_bits: int | None = None
+    #: What gives the format to recurrent layers in a model whose others have it; these are not handed to `quantize`.
+    recurrent: Callable[[LeanModel, Collection[Layer], int], None] | None = None
+
+    def convert(self, model: FloatModel, layers: Collection[Layer], ranges: bytes | None) -> LeanModel:
+        """Return the model with these layers in the format."""
+        if self.recurrent is None:
+            return self.quantize(model, layers, ranges)
+        others = [layer for layer in layers if layer.operator not in RECURRENT]
+        changed = self.quantize(model, others, ranges) if others else model.lean()
+        if recurrent := [layer for layer in layers if layer.operator in RECURRENT]:
+            self.recurrent(changed, recurrent, self.weight_bits or SAFE_WEIGHT_BITS)
+        return changed
 
     @property
     def arithmetic(self) -> str:
@@ -79,26 +93,39 @@ def _missing_for_float8() -> str | None:
     return "needs a GPU, and ONNX Runtime here finds none; Int8Static takes as many bytes on a processor"
 
 
-_STATIC = Scheme(to_int8_static, ALL, "int8", of_integers=True, observe=observe_ranges, weight_bits=SAFE_WEIGHT_BITS)
+_STATIC = Scheme(
+    to_int8_static,
+    ALL,
+    "int8",
+    of_integers=True,
+    observe=observe_ranges,
+    weight_bits=SAFE_WEIGHT_BITS,
+    recurrent=store_recurrent,
+)
 SCHEMES: Mapping[QuantizeScheme, Scheme] = {
     QuantizeScheme.FLOAT16: Scheme(to_float16, ALL, "float32"),
     QuantizeScheme.BFLOAT16: Scheme(to_bfloat16, ALL, "float32"),
     QuantizeScheme.INT8_DYNAMIC: Scheme(
         to_int8_dynamic,
-        LINEAR | EMBEDDINGS,
+        LINEAR | EMBEDDINGS | RECURRENT,
         "int8 in linear layers",
         "ONNX Runtime is slow at it in int8",
         of_integers=True,
         on_gpu="int8 in linear layers, by the processor",
         leaves_gpu=True,
         weight_bits=SAFE_WEIGHT_BITS,
+        recurrent=compute_recurrent,
     ),
     QuantizeScheme.INT8_STATIC: _STATIC,
-    QuantizeScheme.INT8_QAT: replace(_STATIC, trains=True),
+    QuantizeScheme.INT8_QAT: replace(
+        _STATIC, operators=TRAINED, why_others_stay="it is not trained", recurrent=None, trains=True
+    ),
     QuantizeScheme.INT4_WEIGHT_ONLY: Scheme(
         to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits", of_integers=True
     ),
-    QuantizeScheme.FLOAT8: Scheme(to_float8, ALL, "float16", on_gpu="float16", missing=_missing_for_float8),
+    QuantizeScheme.FLOAT8: Scheme(
+        to_float8, TRAINED, "float16", "there is no kernel for it", on_gpu="float16", missing=_missing_for_float8
+    ),
 }
 _FLOAT16_COMPUTE = Scheme(to_float16_compute, ALL, "float16, which processors are slow at", on_gpu="float16")
 
