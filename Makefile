@@ -37,7 +37,7 @@ define stage
   printf '== %s: %s, %d s\n' '$(1)' "$$([ $$status = 0 ] && echo done || echo FAILED)" $$(( $$(date +%s) - begun )); exit $$status
 endef
 
-.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-calibration bench-engine bench-gpu \
+.PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-calibration bench-engine bench-gpu bench-latency \
   bench-operator test-unit test-slow test-images test-apiserver test-cluster
 
 help: ## Show this list
@@ -140,6 +140,9 @@ bench-gpu: venv ## Number formats on a GPU, where there is one
 
 bench-calibration: venv ## Calibration on a GPU beside the processor, where there is one; two minutes
 	$(PYTHON) -m bench.calibration
+
+bench-latency: venv ## One artifact timed beside itself: how many intervals contain 1; a few minutes
+	$(PYTHON) -m bench.latency
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
 	$(PYTHON) -m bench.operator

@@ -7,7 +7,7 @@ from plimsoll_api.findings import DECIMALS, Finding, compared, would_decide
 from plimsoll_api.gates import Gate, Metric
 from plimsoll_api.measured import candidate_latency, positive_figure, ratio_interval
 from plimsoll_api.report import Report
-from plimsoll_api.statistics import Interval, rounds_to_decide_ratio
+from plimsoll_api.statistics import Interval, processes_to_decide_ratio
 from plimsoll_api.verdict import Verdict
 
 #: The one-sided confidence of each side of a report's 95% ratio intervals.
@@ -71,8 +71,10 @@ def _ratio(report: Report, gate: Gate, limit: float, limit_text: str, *, lower_i
     if kept or broken:
         return compared(kept, observed, seen)
     interval = Interval(found.low, found.high)
-    needed = rounds_to_decide_ratio(interval, limit, found.rounds, RATIO_CONFIDENCE)
-    return Finding(Verdict.INCONCLUSIVE, observed, f"{seen}; {would_decide(needed, found.rounds, 'rounds')}", needed)
+    needed = processes_to_decide_ratio(interval, limit, found.processes, RATIO_CONFIDENCE)
+    return Finding(
+        Verdict.INCONCLUSIVE, observed, f"{seen}; {would_decide(needed, found.processes, 'processes')}", needed
+    )
 
 
 def _sizes(report: Report, metric: Metric) -> tuple[int, int]:

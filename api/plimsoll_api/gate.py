@@ -14,24 +14,57 @@ from plimsoll_api.findings import Finding
 from plimsoll_api.gates import Gate, Metric
 from plimsoll_api.means import error_maximum, error_regression, r2_minimum, r2_regression, similarity_minimum
 from plimsoll_api.measured import MissingError
+from plimsoll_api.model import Fraction
 from plimsoll_api.report import Report
 from plimsoll_api.rules import to_camel
-from plimsoll_api.shares import accuracy_minimum, accuracy_regression, macro_f1_regression, quality_minimum
+from plimsoll_api.shares import (
+    accuracy_minimum,
+    accuracy_regression,
+    macro_f1_regression,
+    not_finite_maximum,
+    quality_minimum,
+)
 from plimsoll_api.verdict import Check, Judgement, Verdict
 
 _MAX_OBSERVED, _MAX_MESSAGE, _MAX_SUMMARY = 128, 512, 1024
 
 
-def judge(report: Report | None, gates: Sequence[Gate]) -> Judgement:
-    """Return Fail if any check fails, else Inconclusive if any is or there is none, else Pass."""
-    names = _names(gates)
-    checks = [_check(report, gate, name) for gate, name in zip(gates, names, strict=True)]
+#: What holds of every candidate, unless the gates limit the same metric otherwise.
+ALWAYS = (Gate(metric=Metric.NOT_FINITE, max_share=Fraction("0")),)
+
+
+def judge(report: Report | None, gates: Sequence[Gate], *, accept_baseline: bool = False) -> Judgement:
+    """Return Fail if any check fails, else Inconclusive if any is or there is none, else Pass.
+
+    Answers that are not finite are judged without a limit, too; that check is listed where it does not pass. While the
+    baseline is in doubt and not accepted, nothing else is judged: a candidate as good as a wrong baseline is wrong.
+    """
+    doubts = report.doubts if report is not None and not accept_baseline else []
+    judged = [gate for gate in gates if not doubts or gate.metric is Metric.NOT_FINITE]
+    checks = [_check(report, gate, name) for gate, name in zip(judged, _names(judged), strict=True)]
+    if gates and report is not None:
+        implied = [gate for gate in ALWAYS if gate.metric not in {given.metric for given in gates}]
+        unsaid = [_check(report, gate, name) for gate, name in zip(implied, _names(implied), strict=True)]
+        checks = [*checks, *(check for check in unsaid if check.verdict is not Verdict.PASS)]
+    if doubts:
+        checks = [_doubt(doubts), *checks]
     found = {check.verdict for check in checks}
     verdict = next(
         (verdict for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) if verdict in found),
         Verdict.PASS if checks else Verdict.INCONCLUSIVE,
     )
     return Judgement(verdict=verdict, message=_summary(verdict, checks), checks=checks)
+
+
+def _doubt(doubts: Sequence[str]) -> Check:
+    advice = "correct the model or the data, or set evaluation.acceptBaseline: true"
+    return Check(
+        name="baseline",
+        verdict=Verdict.INCONCLUSIVE,
+        observed=_cut(doubts[0], _MAX_OBSERVED),
+        bound="not in doubt",
+        message=f"{_cut('; '.join(doubts), _MAX_MESSAGE - len(advice) - 2)}; {advice}",
+    )
 
 
 def _names(gates: Sequence[Gate]) -> list[str]:
@@ -94,6 +127,7 @@ CHECKS: dict[tuple[Metric, str], Callable[[Report, Gate, float], Finding]] = {
     (Metric.COSINE_SIMILARITY, "min"): similarity_minimum,
     (Metric.NEIGHBOUR_OVERLAP, "min"): quality_minimum,
     (Metric.RANK_CORRELATION, "min"): quality_minimum,
+    (Metric.NOT_FINITE, "max_share"): not_finite_maximum,
     **{(metric, "min_reduction"): reduction for metric in _SIZES},
     **{(metric, "max_ratio"): size_ratio for metric in _SIZES},
     **{(metric, "max_ratio"): latency_ratio for metric in _LATENCIES},

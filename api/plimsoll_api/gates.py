@@ -28,7 +28,15 @@ class LatencyMeasurement(Model):
         default=40,
         ge=8,
         le=10_000,
-        description="Interleaved rounds of baseline and candidate; the intervals come from them.",
+        description="Interleaved rounds of baseline and candidate, shared out among the processes. A p95 is told from "
+        "20 runs in each process on, a p99 from 100: more rounds give more runs.",
+    )
+    processes: int = Field(
+        default=6,
+        ge=2,
+        le=64,
+        description="Fresh processes that measure, one after another; the intervals come from them, and are narrower "
+        "the more there are.",
     )
 
 
@@ -37,6 +45,12 @@ class EvaluationSettings(Model):
 
     latency: LatencyMeasurement = Field(
         default=LatencyMeasurement(), description="How latency and throughput are measured."
+    )
+    accept_baseline: bool = Field(
+        default=False,
+        description="Judge though the baseline itself is in doubt: its answers agree with the labels no more than "
+        "chance would, are all of one class, or are no finite numbers. When false, nothing is judged then: the check "
+        "baseline is Inconclusive and says what was seen.",
     )
 
 
@@ -51,6 +65,7 @@ class Metric(StrEnum):
     COSINE_SIMILARITY = "cosineSimilarity"
     NEIGHBOUR_OVERLAP = "neighbourOverlap"
     RANK_CORRELATION = "rankCorrelation"
+    NOT_FINITE = "notFinite"
     SIZE = "size"
     PARAMETERS = "parameters"
     MACS = "macs"
@@ -72,11 +87,12 @@ BOUNDS: dict[tuple[Metric, ...], tuple[str, ...]] = {
     _SHARES: ("max_regression", "min"),
     _ERRORS: ("max_regression", "max_error"),
     _FIDELITY: ("min",),
+    (Metric.NOT_FINITE,): ("max_share",),
     _SIZES: ("min_reduction", "max_ratio"),
     _LATENCIES: ("max_ratio", "max"),
     (Metric.THROUGHPUT,): ("min_ratio",),
 }
-BOUND_NAMES = ("max_regression", "min", "max_error", "min_reduction", "max_ratio", "min_ratio", "max")
+BOUND_NAMES = ("max_regression", "min", "max_error", "max_share", "min_reduction", "max_ratio", "min_ratio", "max")
 #: The metrics whose loss against the baseline is judged at a stated confidence.
 CONFIDENT = (Metric.ACCURACY, Metric.RMSE, Metric.MAE, Metric.R2)
 
@@ -148,6 +164,11 @@ class Gate(Model):
         default=None,
         description="For rmse and mae: the candidate's own error may be at most this, in the unit of the labels, at "
         "95% one-sided confidence.",
+    )
+    max_share: Fraction | None = Field(
+        default=None,
+        description="For notFinite: at most this share of the candidate's answers may hold NaN or infinity. Without "
+        "such a limit none may.",
     )
     min_reduction: Annotated[Fraction, Within("below 1 (100%)", below=1)] | None = Field(
         default=None,

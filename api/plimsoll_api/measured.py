@@ -6,8 +6,13 @@ import math
 
 from plimsoll_api import figures
 from plimsoll_api.gates import Metric
-from plimsoll_api.report import ModelFigures, Moments, RatioInterval, Report
+from plimsoll_api.report import LatencyFigures, ModelFigures, Moments, RatioInterval, Report
 from plimsoll_api.statistics import PairedCounts
+
+#: The runs that each process needs for a percentile: with fewer it is the slowest of them, whatever that was. Of three
+#: processes these are enough for a 95% interval of the percentile itself between order statistics, which exists from 59
+#: and 299 runs on: 1 - q^n - (1 - q)^n (David and Nagaraja, Order Statistics (2003), 7.1).
+LEAST_RUNS = {Metric.LATENCY_P95: 20, Metric.LATENCY_P99: 100}
 
 
 class MissingError(Exception):
@@ -36,6 +41,17 @@ def paired_counts(report: Report) -> PairedCounts:
     if effective is None or not 1 <= effective <= flips.samples or report.data.samples < 1:
         raise MissingError(f"{flips.samples} answers cannot count as {effective} independent ones")
     return counts.scaled_to(effective)
+
+
+def not_finite(report: Report) -> tuple[int, int]:
+    """Return how many of the candidate's answers are not finite, and how many there are."""
+    if report.candidate is None or report.candidate.not_finite is None:
+        raise MissingError("the report does not say how many of the candidate's answers are not finite")
+    count = report.candidate.not_finite
+    answers = report.data.samples if report.data.answers is None else report.data.answers
+    if not 0 <= count <= answers or answers < 1:
+        raise MissingError(f"{count} of {answers} answers cannot be not finite")
+    return count, answers
 
 
 #: With fewer samples no interval of a mean is honest: of differences, and of errors themselves, whose tail is long.
@@ -93,7 +109,8 @@ def _checked(moments: Moments, report: Report, least_samples: int, *, numbers: i
     possible = all(map(math.isfinite, [*moments.means, *cells, *thirds])) and min(moments.means) >= least
     if not possible or min(rows[index][index] for index in range(numbers)) < 0:
         raise MissingError("the report has moments that cannot be")
-    if moments.samples != report.data.samples:
+    # How many samples may be left out is for the limit of notFinite to say.
+    if report.left_out < 0 or moments.samples + report.left_out != report.data.samples:
         raise MissingError(f"{moments.samples} of the data's {report.data.samples} samples were compared")
     if moments.samples < least_samples:
         raise MissingError(f"{moments.samples} samples were measured, no interval is honest below {least_samples}")
@@ -126,6 +143,8 @@ def candidate_latency(report: Report, metric: Metric, batch_size: int | None) ->
         Metric.LATENCY_P99: found[0].p99_seconds,
     }
     value = by_metric[metric]
+    if value is None:
+        raise MissingError(_too_few_runs(metric, found[0]))
     if not (math.isfinite(value) and value > 0):
         raise MissingError(f"the candidate's {metric} is {value} seconds, not above 0")
     return chosen, value
@@ -134,23 +153,36 @@ def candidate_latency(report: Report, metric: Metric, batch_size: int | None) ->
 def ratio_interval(report: Report, metric: Metric, batch_size: int | None) -> RatioInterval:
     """Return the interval of one timed metric at one batch size.
 
-    The ratio itself may lie outside: a bootstrap of a high percentile can miss the percentile of all runs.
+    It rests on processes: those of one cannot tell how much another would differ.
     """
     chosen = _batch_size(report, batch_size)
     found = [ratio for ratio in report.ratios if ratio.metric == metric and ratio.batch_size == chosen]
     if len(found) != 1:
-        raise MissingError(f"the report has not one ratio of {metric} at batch size {chosen}")
+        measured = [one for one in report.candidate.latency if one.batch_size == chosen] if report.candidate else []
+        few = measured and metric in LEAST_RUNS and measured[0].runs < LEAST_RUNS[metric] * measured[0].processes
+        raise MissingError(
+            _too_few_runs(metric, measured[0])
+            if few
+            else f"the report has not one ratio of {metric} at batch size {chosen}"
+        )
     ratio = found[0]
     if (
         not all(math.isfinite(figure) and figure > 0 for figure in (ratio.low, ratio.ratio, ratio.high))
         or ratio.low > ratio.high
-        or ratio.rounds < 1
+        or ratio.processes < 2
     ):
         raise MissingError(
             f"the ratio of {metric} at batch size {chosen} is {ratio.ratio} within {ratio.low} and {ratio.high} "
-            f"after {ratio.rounds} rounds, which cannot be"
+            f"after {ratio.processes} processes, which cannot be"
         )
     return ratio
+
+
+def _too_few_runs(metric: Metric, measured: LatencyFigures) -> str:
+    return (
+        f"{metric} needs {LEAST_RUNS[metric]} runs in each process, {measured.runs // max(measured.processes, 1)} were "
+        f"measured at batch size {measured.batch_size}; evaluation.latency.rounds gives more"
+    )
 
 
 def _batch_size(report: Report, wished: int | None) -> int:

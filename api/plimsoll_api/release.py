@@ -22,7 +22,7 @@ from plimsoll_api.spec import (
     Task,
     list_of,
 )
-from plimsoll_api.status import Condition, JobSummary, ReportRef, Time
+from plimsoll_api.status import MAX_CHECKS, Condition, JobSummary, ReportRef, Time
 from plimsoll_api.tasks import GATE_RULES
 from plimsoll_api.verdict import Check, Verdict
 
@@ -52,6 +52,10 @@ class Reevaluation(Model):
     )
     runtime: Runtime | None = Field(
         default=None, description="Where the pod runs; as the revision's job evaluated when unset."
+    )
+    accept_baseline: bool | None = Field(
+        default=None,
+        description="Judge though the baseline itself is in doubt on this data; as the revision's job when unset.",
     )
 
 
@@ -86,7 +90,7 @@ class ReevaluationStatus(Model):
     reason: str = Field(default="", max_length=64, description="One word for programs.")
     message: str = Field(default="", max_length=1024, description="One sentence for people.")
     checks: list[Check] = Field(
-        default=[], max_length=32, description="The gate's checks.", json_schema_extra=list_of("map", "name")
+        default=[], max_length=MAX_CHECKS, description="The gate's checks.", json_schema_extra=list_of("map", "name")
     )
     report: ReportRef | None = Field(default=None, description="Its report.")
     measured_on: Machine | None = Field(default=None, description="The kind of machine that measured.")

@@ -53,10 +53,11 @@ class LatencyFigures(Model):
 
     batch_size: int
     p50_seconds: float
-    p95_seconds: float
-    p99_seconds: float
+    p95_seconds: float | None = Field(default=None, description="Unset where a process has fewer than 20 runs.")
+    p99_seconds: float | None = Field(default=None, description="Unset where a process has fewer than 100 runs.")
     throughput_per_second: float = Field(description="Samples per second.")
-    runs: int
+    runs: int = Field(description="In all processes.")
+    processes: int = Field(description="That they were measured in.")
 
 
 class QualityFigures(Model):
@@ -65,6 +66,10 @@ class QualityFigures(Model):
     A similarity is to the baseline's answers: of the baseline itself it is 1.
     """
 
+    not_finite: int | None = Field(
+        default=None,
+        description="Answers that hold NaN or infinity: never right, and left out of errors and similarities.",
+    )
     accuracy: float | None = Field(default=None, description="Share of right answers.")
     macro_f1: float | None = Field(default=None, description="Mean F1 over the classes.")
     rmse: float | None = Field(default=None, description="Root of the mean squared error.")
@@ -143,14 +148,15 @@ class SliceFigures(Model):
 
 
 class RatioInterval(Model):
-    """Candidate over baseline of one timed metric, with a 95% interval over the interleaved rounds."""
+    """Candidate over baseline of one timed metric, with a 95% interval over the processes that measured it."""
 
     metric: Metric
     batch_size: int
     ratio: float
     low: float
     high: float
-    rounds: int
+    processes: int
+    rounds: int = Field(description="Interleaved rounds, in all processes.")
 
 
 class StepFigures(QualityFigures):
@@ -185,6 +191,13 @@ class Report(Model):
     flips: Flips | None = Field(default=None, description="For classification.")
     errors: Errors | None = Field(default=None, description="For regression.")
     similarity: Moments | None = Field(default=None, description="For embeddings: the cosine to the baseline's vector.")
+    left_out: int = Field(
+        default=0,
+        description="Samples that errors and similarity leave out: the answer of either model is not finite.",
+    )
+    doubts: list[str] = Field(
+        default=[], description="What speaks against the baseline itself; nothing is judged until it is accepted."
+    )
     slices: list[SliceFigures] = []
     ratios: list[RatioInterval] = []
     steps: list[StepFigures] = Field(default=[], description="One row a step; the last is the candidate.")

@@ -7,7 +7,7 @@ import math
 from plimsoll_api import figures
 from plimsoll_api.findings import DECIMALS, DEFAULT_CONFIDENCE, Finding, compared, would_decide
 from plimsoll_api.gates import Gate, Metric
-from plimsoll_api.measured import paired_counts, quality
+from plimsoll_api.measured import not_finite, paired_counts, quality
 from plimsoll_api.report import Report
 from plimsoll_api.statistics import (
     PairedCounts,
@@ -107,4 +107,16 @@ def quality_minimum(report: Report, gate: Gate, limit: float) -> Finding:
         candidate >= limit,
         observed,
         f"{_NAMES[gate.metric]} is {observed}, the least allowed is {figures.percent(limit)}",
+    )
+
+
+def not_finite_maximum(report: Report, gate: Gate, limit: float) -> Finding:
+    """The share of the candidate's answers that hold NaN or infinity against the most allowed: as measured."""
+    count, answers = not_finite(report)
+    share = count / answers
+    observed = f"{figures.count(count)} of {figures.count(answers)}"
+    return compared(
+        share <= limit,
+        observed,
+        f"{observed} answers hold NaN or infinity ({figures.percent(share)}), at most {figures.percent(limit)} may",
     )

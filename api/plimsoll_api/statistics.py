@@ -53,10 +53,17 @@ def z_score(confidence: float) -> float:
 
 
 def t_score(confidence: float, degrees: int) -> float:
-    """Return Student's quantile of a one-sided confidence, to 1e-3 from 10 degrees of freedom.
+    """Return Student's quantile of a one-sided confidence from 50% on, to 1e-3.
 
-    The Cornish-Fisher expansion about the normal quantile: Abramowitz and Stegun 26.7.5.
+    Below 30 degrees of freedom by halving the exact distribution (Abramowitz and Stegun 26.7.3 and 26.7.4), above by
+    the Cornish-Fisher expansion about the normal quantile (26.7.5).
     """
+    if degrees < _FEW_DEGREES:
+        low, high = 0.0, math.pi / 2
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if _within_t(middle, degrees) > 2 * confidence - 1 else (middle, high)
+        return math.sqrt(degrees) * math.tan(low)
     z = z_score(confidence)
     terms = (
         (z**3 + z) / 4,
@@ -65,6 +72,21 @@ def t_score(confidence: float, degrees: int) -> float:
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
     return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, 1))
+
+
+_FEW_DEGREES = 30
+
+
+def _within_t(angle: float, degrees: int) -> float:
+    """Return the probability of |t| < sqrt(degrees) · tan(angle)."""
+    odd, square = degrees % 2, math.cos(angle) ** 2
+    term, total = 1.0, 0.0
+    for number in range(1, (degrees - odd) // 2 + 1):
+        total += term
+        term *= square * (2 * number - 1 + odd) / (2 * number + odd)
+    if odd:
+        return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * total)
+    return math.sin(angle) * total
 
 
 def mean_interval(mean: float, variance: float, third: float, samples: int, confidence: float) -> Interval:
@@ -172,19 +194,22 @@ def samples_to_decide_mean(mean: float, variance: float, samples: int, confidenc
     return None if needed > UNREASONABLE_SAMPLES else max(samples + 1, math.ceil(needed))
 
 
-def rounds_to_decide_ratio(interval: Interval, limit: float, rounds: int, confidence: float) -> int | None:
-    """Return the rounds after which the interval of a ratio would leave the limit outside; None beyond all reason.
+def processes_to_decide_ratio(interval: Interval, limit: float, processes: int, confidence: float) -> int | None:
+    """Return the processes after which the interval of a ratio would leave the limit outside; None beyond all reason.
 
-    An interval narrows around its middle with the square root of the rounds; the power asks for more on top.
+    An interval narrows around its middle with the square root of the processes and with Student's quantile; the power
+    asks for more on top.
     """
     half_width = interval.high / 2 - interval.low / 2
     distance = abs(limit - interval.low - half_width)
-    if distance < 1e-9:
+    if distance < 1e-9 or not math.isfinite(half_width):
         return None
-    z = z_score(confidence)
-    narrower = half_width / distance * (z + z_score(POWER)) / z
-    needed = rounds * narrower * narrower
-    return None if needed > UNREASONABLE_SAMPLES else max(rounds + 1, math.ceil(needed))
+    scatter = half_width / t_score(confidence, processes - 1) * math.sqrt(processes)
+
+    def decides(count: float) -> bool:
+        return (t_score(confidence, int(count) - 1) + z_score(POWER)) * scatter / math.sqrt(count) < distance
+
+    return _first_that(decides, above=processes)
 
 
 def _planned_samples(variance: float, distance: float, confidence: float) -> int | None:

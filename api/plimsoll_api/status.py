@@ -12,6 +12,8 @@ from plimsoll_api.model import Model
 from plimsoll_api.spec import Digest, list_of
 from plimsoll_api.verdict import Check, Verdict
 
+#: One a gate, and those of what is judged without one: the baseline, and answers that are not finite.
+MAX_CHECKS = 34
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
@@ -106,7 +108,7 @@ class CompressionJobStatus(Model):
     verdict: Verdict | None = Field(default=None, description="The gate's answer.")
     checks: list[Check] = Field(
         default=[],
-        max_length=32,
+        max_length=MAX_CHECKS,
         description="The gate's checks, in order.",
         json_schema_extra=list_of("map", "name"),
     )

@@ -87,6 +87,8 @@ def _timed(report: Report, metric: Metric, pair: tuple[LatencyFigures, LatencyFi
     if pair is None:
         return None
     baseline, candidate = (_value(figures, metric) for figures in pair)
+    if baseline is None or candidate is None:
+        return None
     if not (math.isfinite(baseline) and math.isfinite(candidate) and baseline > 0):
         return None
     found = [ratio for ratio in report.ratios if (ratio.metric, ratio.batch_size) == (metric, pair[0].batch_size)]
@@ -96,7 +98,7 @@ def _timed(report: Report, metric: Metric, pair: tuple[LatencyFigures, LatencyFi
     return MetricSummary(baseline=f"{baseline:.6g}", candidate=f"{candidate:.6g}", change=f"{ratio:.2f}x")
 
 
-def _value(figures: LatencyFigures, metric: Metric) -> float:
+def _value(figures: LatencyFigures, metric: Metric) -> float | None:
     return {
         Metric.LATENCY_P50: figures.p50_seconds,
         Metric.LATENCY_P95: figures.p95_seconds,

@@ -73,7 +73,7 @@ def _run(spec: CompressionJobSpec, mounts: Mapping[str, Path], report_file: Path
     if end.report is None:
         display.error("the evaluation printed no report of the digest that it names")
         return EXIT_TRY_AGAIN
-    judgement = judge(end.report, spec.gates)
+    judgement = judge(end.report, spec.gates, accept_baseline=spec.evaluation.accept_baseline)
     display.result(end.report, judgement)
     try:
         before = _set_aside(report_file)

@@ -128,7 +128,10 @@ def test_every_field_of_a_started_job_is_immutable_but_for_two() -> None:
 
 def test_every_default_is_written_out() -> None:
     spec = object_schema(CompressionJob)["properties"]["spec"]["properties"]
-    assert spec["evaluation"]["default"] == {"latency": {"batchSizes": [1, 32], "threads": 1, "rounds": 40}}
+    assert spec["evaluation"]["default"] == {
+        "latency": {"batchSizes": [1, 32], "threads": 1, "rounds": 40, "processes": 6},
+        "acceptBaseline": False,
+    }
     assert spec["seed"]["default"] == 0
     assert "default" not in spec["releaseRef"]
 

@@ -10,6 +10,7 @@ from tests.api.reports import GATES, check, gate, models, passing, report, verdi
 
 from plimsoll_api.gate import CHECKS, judge
 from plimsoll_api.gates import BOUNDS, Gate, Metric
+from plimsoll_api.report import Report
 from plimsoll_api.verdict import Verdict
 
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
@@ -26,7 +27,7 @@ def test_a_report_that_keeps_every_limit_passes() -> None:
     judgement = judge(report(), GATES)
     assert {found.name: found.message for found in judgement.checks if found.verdict is not PASS} == {}
     assert judgement.verdict is PASS
-    assert judgement.message == "all 17 checks passed"
+    assert judgement.message == "all 18 checks passed"
 
 
 def test_one_check_says_that_it_passed() -> None:
@@ -94,6 +95,54 @@ def test_the_message_names_the_checks_that_decide() -> None:
 def test_a_message_of_many_checks_is_cut_to_its_length() -> None:
     assert len(judge(None, GATES * 2).message) <= 1024
     assert judge(None, GATES * 2).message.endswith("…")
+
+
+# --- what is judged without a limit
+
+
+@pytest.mark.parametrize(
+    ("count", "limits", "expected"),
+    [
+        (0, [], PASS),
+        (1, [], FAIL),
+        (1, [gate("notFinite", max_share="0.05%")], PASS),
+        (2, [gate("notFinite", max_share="0.05%")], FAIL),
+        (2000, [gate("notFinite", max_share=1)], PASS),
+        (2001, [gate("notFinite", max_share=1)], INCONCLUSIVE),
+        (-1, [], INCONCLUSIVE),
+        (None, [], INCONCLUSIVE),
+    ],
+)
+def test_answers_that_are_not_finite_fail_unless_a_limit_allows_them(
+    count: int | None, limits: list[Gate], expected: Verdict
+) -> None:
+    judgement = judge(models(not_finite=(0, count)), [GATES[0], *limits])
+    assert judgement.verdict is expected
+    assert len(judgement.checks) == (1 if count == 0 else 2)
+
+
+def test_answers_that_are_not_finite_are_told_with_their_number() -> None:
+    check = judge(models(not_finite=(100, 500)), GATES[:1]).checks[1]
+    assert (check.name, check.bound, check.observed) == ("notFinite-maxShare", "maxShare 0", "500 of 2,000")
+    assert check.message == "500 of 2,000 answers hold NaN or infinity (25%), at most 0% may"
+
+
+def test_nothing_is_judged_by_a_baseline_in_doubt_until_it_is_accepted() -> None:
+    doubted = report(doubts=["the baseline answers class 0 to every sample", "and more"])
+    judgement = judge(doubted, GATES)
+    assert judgement.verdict is INCONCLUSIVE
+    assert [found.name for found in judgement.checks] == ["baseline", "notFinite-maxShare"]
+    assert judgement.checks[0].message == (
+        "the baseline answers class 0 to every sample; and more; correct the model or the data, or set "
+        "evaluation.acceptBaseline: true"
+    )
+    assert judgement.message.startswith("baseline: the baseline answers class 0")
+    assert judge(doubted, GATES, accept_baseline=True) == judge(report(), GATES)
+    parts = passing()
+    parts["candidate"]["not_finite"] = 3
+    broken = Report.model_validate(parts | {"doubts": ["3 of the baseline's 2,000 answers hold NaN"]})
+    assert judge(broken, GATES[:1]).verdict is FAIL
+    assert len(judge(report(doubts=["x" * 900]), GATES).checks[0].message) <= 512
 
 
 # --- macro F1: exact comparisons

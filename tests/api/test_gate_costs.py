@@ -91,10 +91,24 @@ def test_a_ratio_is_judged_by_its_interval(
     assert verdict(measured, gate(metric, **limit, batch_size=1)) is expected
 
 
-def test_an_undecided_ratio_says_how_many_rounds_would_decide() -> None:
+def test_an_undecided_ratio_says_how_many_processes_would_decide() -> None:
     found = check(report(ratios=[ratio(Metric.LATENCY_P95, 1, 0.95, 0.8, 1.1)]), GATES[12])
-    assert found.needed_samples == 985
-    assert found.message.endswith("about 985 rounds would decide, 40 were measured")
+    assert found.needed_samples == 88
+    assert found.message.endswith("about 88 processes would decide, 6 were measured")
+
+
+@pytest.mark.parametrize(("metric", "least"), [("latencyP95", 20), ("latencyP99", 100)])
+def test_a_percentile_of_too_few_runs_is_not_judged_and_says_how_many_it_needs(metric: str, least: int) -> None:
+    parts = passing()
+    few = latency(1, 0.0005, 2000) | {"p95_seconds": None, "p99_seconds": None, "runs": 6 * 14}
+    measured = report(
+        candidate=parts["candidate"] | {"latency": [few]},
+        ratios=[one for one in parts["ratios"] if one["metric"] not in (Metric.LATENCY_P95, Metric.LATENCY_P99)],
+    )
+    for limit in (gate(metric, max="1s", batch_size=1), gate(metric, max_ratio="2", batch_size=1)):
+        found = check(measured, limit)
+        assert found.verdict is INCONCLUSIVE
+        assert f"{metric} needs {least} runs in each process, 14 were measured at batch size 1" in found.message
 
 
 @pytest.mark.parametrize(
@@ -104,7 +118,7 @@ def test_an_undecided_ratio_says_how_many_rounds_would_decide() -> None:
         [ratio(Metric.LATENCY_P50, 1, 0.5, 0.4, 0.6)],
         [ratio(Metric.LATENCY_P95, 32, 0.5, 0.4, 0.6)],
         [ratio(Metric.LATENCY_P95, 1, 0.5, 0.4, 0.6)] * 2,
-        [ratio(Metric.LATENCY_P95, 1, 0.5, 0.4, 0.6) | {"rounds": 0}],
+        [ratio(Metric.LATENCY_P95, 1, 0.5, 0.4, 0.6) | {"processes": 1}],
     ],
 )
 def test_a_ratio_that_is_missing_doubled_or_unmeasured_is_inconclusive(ratios: list[dict[str, Any]]) -> None:
@@ -155,10 +169,10 @@ def test_without_a_batch_size_a_report_at_odds_with_itself_is_inconclusive() -> 
     assert "first batch size" in found.message
 
 
-def test_one_run_and_one_round_are_measurements() -> None:
+def test_one_run_and_two_processes_are_measurements() -> None:
     parts = passing()["candidate"] | {"latency": [latency(1, 0.0005, 2000) | {"runs": 1}]}
     assert verdict(report(candidate=parts), gate("latencyP50", max="1ms", batch_size=1)) is PASS
-    once = [ratio(Metric.LATENCY_P50, 1, 0.5, 0.4, 0.6) | {"rounds": 1}]
+    once = [ratio(Metric.LATENCY_P50, 1, 0.5, 0.4, 0.6) | {"processes": 2}]
     assert verdict(report(ratios=once), gate("latencyP50", max_ratio="1", batch_size=1)) is PASS
 
 
@@ -190,4 +204,4 @@ def test_without_one_model_a_latency_is_inconclusive(role: str, batch_size: int 
 def test_an_impossible_interval_is_said_with_its_figures() -> None:
     measured = report(ratios=[ratio(Metric.LATENCY_P95, 1, 0.5, 0.9, 0.4)])
     message = check(measured, gate("latencyP95", max_ratio="1", batch_size=1)).message
-    assert "is 0.5 within 0.9 and 0.4 after 40 rounds, which cannot be" in message
+    assert "is 0.5 within 0.9 and 0.4 after 6 processes, which cannot be" in message

@@ -82,8 +82,8 @@ SLIGHTLY_WORSE = [1.02 * error for error in ERRORS]
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
 def test_students_quantile_is_that_of_scipy(confidence: float) -> None:
-    for degrees in (10, 29, 99, 10_000):
-        assert t_score(confidence, degrees) == pytest.approx(student.ppf(confidence, degrees), abs=1e-3)
+    for degrees in (1, 2, 3, 5, 6, 10, 29, 30, 99, 10_000):
+        assert t_score(confidence, degrees) == pytest.approx(student.ppf(confidence, degrees), abs=1e-3, rel=1e-6)
 
 
 def test_an_interval_is_never_narrower_than_students() -> None:

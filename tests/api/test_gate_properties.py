@@ -32,6 +32,9 @@ def needs(limit: Gate) -> Iterator[tuple[str | int, ...]]:
             ("flips", name) for name in ("samples", "both_right", "right_to_wrong", "wrong_to_right", "both_wrong")
         ]
         return
+    if limit.metric == "notFinite":
+        yield from [("candidate",), ("candidate", "not_finite"), ("data", "samples")]
+        return
     timed = limit.metric in TIMED
     if not (timed and limit.bound_name != "max" and limit.batch_size is not None):
         yield ("candidate",)
@@ -50,7 +53,7 @@ def needs(limit: Gate) -> Iterator[tuple[str | int, ...]]:
             if found["metric"] == limit.metric and found["batch_size"] == (limit.batch_size or 1)
         )
         yield from [("ratios",), ("ratios", index)]
-        yield from [("ratios", index, name) for name in ("ratio", "low", "high", "rounds", "batch_size", "metric")]
+        yield from [("ratios", index, name) for name in ("ratio", "low", "high", "processes", "batch_size", "metric")]
 
 
 def without(path: tuple[str | int, ...]) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def test_the_gate_answers_every_report_it_can_be_given(data: st.DataObject) -> N
     for role in ("baseline", "candidate"):
         for name in ("accuracy", "macro_f1"):
             parts[role][name] = data.draw(NUMBERS)
-        for name in ("size_bytes", "parameters", "macs"):
+        for name in ("size_bytes", "parameters", "macs", "not_finite"):
             parts[role][name] = data.draw(st.integers(-10, 10**18))
     for found in parts["ratios"]:
         found |= {name: data.draw(NUMBERS) for name in ("ratio", "low", "high")}

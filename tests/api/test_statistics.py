@@ -12,9 +12,10 @@ from plimsoll_api.statistics import (
     Interval,
     PairedCounts,
     newcombe_paired_interval,
-    rounds_to_decide_ratio,
+    processes_to_decide_ratio,
     samples_to_decide_difference,
     samples_to_decide_share,
+    t_score,
     wilson_interval,
     z_score,
 )
@@ -170,11 +171,14 @@ def test_the_needed_samples_of_a_share_below_its_limit_decide_that() -> None:
     assert wilson_interval(0.88 * needed, needed, z_score(0.95)).high < 0.9
 
 
-def test_the_needed_rounds_of_a_ratio() -> None:
-    at_power = ((z_score(0.975) + z_score(0.9)) / z_score(0.975)) ** 2
+def test_the_needed_processes_of_a_ratio() -> None:
     below, above = Interval(0.80, 1.10), Interval(0.9, 1.2)
-    assert rounds_to_decide_ratio(below, 1.0, 40, 0.975) == pytest.approx(40 * 9 * at_power, abs=1)
-    assert rounds_to_decide_ratio(above, 1.0, 40, 0.975) == pytest.approx(40 * 9 * at_power, abs=1)
-    assert rounds_to_decide_ratio(Interval(0.9, 1.0 + 1e-9), 1.0, 40, 0.975) == math.ceil(40 * at_power)
-    assert rounds_to_decide_ratio(Interval(0.875, 1.125), 1.0, 40, 0.975) is None
-    assert rounds_to_decide_ratio(Interval(0.8749, 1.125), 1.0, 40, 0.975) is None
+    scatter = 0.15 * 6**0.5 / t_score(0.975, 5)
+    needed = processes_to_decide_ratio(below, 1.0, 6, 0.975)
+    assert needed is not None
+    for count, decides in ((needed, True), (needed - 1, False)):
+        assert ((t_score(0.975, count - 1) + z_score(0.9)) * scatter / count**0.5 < 0.05) is decides
+    assert 60 < needed < 90
+    assert processes_to_decide_ratio(above, 1.0, 6, 0.975) == needed
+    assert processes_to_decide_ratio(Interval(0.875, 1.125), 1.0, 6, 0.975) is None
+    assert processes_to_decide_ratio(Interval(0.0, math.inf), 1.0, 6, 0.975) is None

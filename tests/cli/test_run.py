@@ -30,7 +30,7 @@ spec:
     calibration: {{uri: pvc://data/calibration.npz}}
   steps:
   - prune: {{criterion: Magnitude, amount: 30%}}
-  evaluation: {{latency: {{batchSizes: [1], rounds: 8}}}}
+  evaluation: {{latency: {{batchSizes: [1], rounds: 8, processes: 2}}}}
   gates:
   - {gate}
   output: {{uri: pvc://models/out}}

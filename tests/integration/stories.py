@@ -85,7 +85,8 @@ def good_report(request: EvaluationRequest, lost: int = 3, *, intact: bool = Tru
             p95_seconds=seconds * 1.2,
             p99_seconds=seconds * 1.4,
             throughput_per_second=1 / seconds,
-            runs=40,
+            runs=1200,
+            processes=6,
         )
         return ModelFigures(
             artifact=ref,
@@ -93,6 +94,7 @@ def good_report(request: EvaluationRequest, lost: int = 3, *, intact: bool = Tru
             parameters=ref.size_bytes // 4,
             nonzero_parameters=ref.size_bytes // 4,
             macs=ref.size_bytes,
+            not_finite=0,
             accuracy=accuracy,
             macro_f1=accuracy,
             latency=[latency],
@@ -124,7 +126,11 @@ def good_report(request: EvaluationRequest, lost: int = 3, *, intact: bool = Tru
             both_wrong=samples - right,
             changed=lost,
         ),
-        ratios=[RatioInterval(metric=Metric.LATENCY_P50, batch_size=1, ratio=0.5, low=0.45, high=0.55, rounds=40)],
+        ratios=[
+            RatioInterval(
+                metric=Metric.LATENCY_P50, batch_size=1, ratio=0.5, low=0.45, high=0.55, rounds=42, processes=6
+            )
+        ],
         fallback=fallback,
     )
 

@@ -68,7 +68,7 @@ class Claims:
         value: dict[str, Any] = {
             "task": "TabularClassification",
             "data": {"uri": "pvc://data/test.parquet", "inputs": COLUMNS, "slices": [{"column": "strength"}]},
-            "settings": {"latency": {"batchSizes": [1, 8], "rounds": 8}},
+            "settings": {"latency": {"batchSizes": [1, 8], "rounds": 8, "processes": 2}},
             "seed": 0,
             "baseline": baseline,
             "candidate": candidate,

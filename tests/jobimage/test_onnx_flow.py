@@ -90,7 +90,7 @@ def test_every_scheme_takes_it(given: Claims, scheme: str) -> None:
 
 
 def test_auto_measures_on_it(given: Claims) -> None:
-    auto = {"maxError": "50%", "maxLatencyRatio": "100", "latency": {"batchSizes": [1], "rounds": 8}}
+    auto = {"maxError": "50%", "maxLatencyRatio": "100", "latency": {"batchSizes": [1], "rounds": 8, "processes": 2}}
     summary = compressed(given, {"scheme": "Auto", "auto": auto})
     (record,) = published(given, summary.candidate)["lineage"]["steps"]
     assert len(record["details"]["table"]) > 4

@@ -30,7 +30,7 @@ from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import digits_cnn
 
 LAYERS = tuple(Layer(name, name, "Gemm", f"{name}.weight") for name in "abcde")
-QUICK = {"latency": {"batchSizes": [1], "rounds": 8}}
+QUICK = {"latency": {"batchSizes": [1], "rounds": 8, "processes": 2}}
 
 
 class Outlier(nn.Module):
@@ -111,7 +111,13 @@ def test_a_limit_that_no_layer_keeps_is_refused() -> None:
 
 def interval(low: float, high: float, batch_size: int = 1) -> RatioInterval:
     return RatioInterval(
-        metric=Metric.LATENCY_P50, batch_size=batch_size, ratio=(low + high) / 2, low=low, high=high, rounds=8
+        metric=Metric.LATENCY_P50,
+        batch_size=batch_size,
+        ratio=(low + high) / 2,
+        low=low,
+        high=high,
+        processes=6,
+        rounds=8,
     )
 
 

@@ -119,7 +119,7 @@ def measured(claims: Path, summary: Summary, **changes: Any) -> Report:
         {
             "task": "TextClassification",
             "data": data("test", slices=[{"column": "long"}], **changes),
-            "settings": {"latency": {"batchSizes": [1], "rounds": 8}},
+            "settings": {"latency": {"batchSizes": [1], "rounds": 8, "processes": 2}},
             "seed": 0,
             "baseline": summary.baseline,
             "candidate": summary.candidate,

@@ -97,7 +97,7 @@ def measured(claims: Path, summary: Summary) -> Report:
         {
             "task": "TokenClassification",
             "data": data("test"),
-            "settings": {"latency": {"batchSizes": [1], "rounds": 8}},
+            "settings": {"latency": {"batchSizes": [1], "rounds": 8, "processes": 2}},
             "seed": 0,
             "baseline": summary.baseline,
             "candidate": summary.candidate,

@@ -143,7 +143,7 @@ def test_a_tagger_goes_the_whole_way(claims: Path) -> None:
         {
             "task": "TokenClassification",
             "data": source("test", slices=[{"column": "long"}]),
-            "settings": {"latency": {"batchSizes": [1], "rounds": 8}},
+            "settings": {"latency": {"batchSizes": [1], "rounds": 8, "processes": 2}},
             "seed": 0,
             "baseline": summary.baseline,
             "candidate": summary.candidate,
@@ -221,6 +221,12 @@ def report_of(flips: dict[str, Any]) -> Report:
             "task": "TokenClassification",
             "data": {"uri": "", "digest": "sha256:" + "d" * 64, "samples": 300, "answers": 3600},
             "environment": {"processor": "", "cores": 1, "threads": 1, "packages": {}, "peak_memory_bytes": 1},
+            "candidate": {
+                "artifact": {"uri": "", "digest": "sha256:" + "c" * 64, "size_bytes": 1},
+                **dict.fromkeys(("size_bytes", "parameters", "nonzero_parameters", "macs"), 1),
+                "latency": [],
+                "not_finite": 0,
+            },
             "flips": flips,
         }
     )

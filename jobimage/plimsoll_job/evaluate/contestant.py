@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from plimsoll_api.artifact import TEXT_FILES
+from plimsoll_api.artifact import MODEL_FILE, TEXT_FILES
 from plimsoll_api.plan import EvaluationRequest
 from plimsoll_api.report import QualityFigures
+from plimsoll_job.evaluate.processes import Timed
 from plimsoll_job.evaluate.runtime import Server
-from plimsoll_job.evaluate.timing import Times, measure_times
+from plimsoll_job.evaluate.timed import Graph
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS, Answers, Yardstick
 from plimsoll_job.load.artifact import Artifact
 from plimsoll_job.load.classes import check_classes_of
@@ -23,16 +25,26 @@ DATA_FIELD = "spec.data.evaluation"
 
 @dataclass(frozen=True)
 class Contestant:
-    """One model: its verified artifact, its session, the samples as it takes them, what it answers."""
+    """One model: its verified artifact without the graph, the samples as it takes them, what it answers.
+
+    Its session is gone, so that the processes which time it have the memory.
+    """
 
     artifact: Artifact
-    server: Server
+    #: Classes, numbers or dimensions of an answer.
+    outputs: int
     samples: Samples
     answers: Answers
 
     def quality(self, baseline: Contestant, yardstick: Yardstick) -> QualityFigures:
         """Return what its answers are worth, beside those of the baseline."""
         return yardstick.figures(baseline.answers, self.answers, self.samples.labels)
+
+    def graph(self, store: Store) -> Graph:
+        """Return where its verified bytes lie, for a process of its own."""
+        ref = self.artifact.ref
+        digest = next(file.digest for file in self.artifact.manifest.files if file.path == MODEL_FILE)
+        return Graph(path=str(store.locate(f"{ref.uri}/{MODEL_FILE}", "spec.output.uri")), digest=digest)
 
 
 def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: Contestant | None = None) -> Contestant:
@@ -45,7 +57,7 @@ def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: C
     if (
         other is not None
         and all(other.artifact.files.get(name) == artifact.files.get(name) for name in TEXT_FILES)
-        and list(other.server.shapes) == names
+        and [one.name for one in other.artifact.manifest.inputs] == names
     ):
         samples = other.samples
     else:
@@ -57,17 +69,15 @@ def enter(artifact: Artifact, request: EvaluationRequest, store: Store, other: C
     check_classes_of(samples, request.data, server.outputs, DATA_FIELD, artifact.manifest.classes)
     check_inputs(samples, server.shapes, f"{DATA_FIELD}.{'text' if request.data.text else 'inputs'}")
     yardstick.check(samples.labels, server.outputs, DATA_FIELD)
-    return Contestant(artifact, server, samples, server.predict(samples, yardstick.answers))
+    answers = server.predict(samples, yardstick.answers)
+    texts = {name: content for name, content in artifact.files.items() if name in TEXT_FILES}
+    return Contestant(replace(artifact, files=texts), server.outputs, samples, answers)
 
 
-def time_pair(baseline: Contestant, candidate: Contestant, batch_size: int, request: EvaluationRequest) -> Times:
-    """Return the interleaved times of both models at one batch size."""
-    first, second = (batch_of(one.samples, batch_size) for one in (baseline, candidate))
-    return measure_times(
-        lambda: baseline.server.run(first),
-        lambda: candidate.server.run(second),
-        rounds=request.settings.latency.rounds,
-    )
+def timed(baseline: Contestant, other: Contestant, batch_sizes: Sequence[int], store: Store) -> Timed:
+    """Return what is timed beside the baseline: the model, and a batch of its own for each of the two."""
+    batches = {size: (batch_of(baseline.samples, size), batch_of(other.samples, size)) for size in batch_sizes}
+    return Timed(other.graph(store), batches)
 
 
 def batch_of(samples: Samples, size: int) -> Arrays:

@@ -1,62 +1,63 @@
-"""Latency and throughput from interleaved times: figures of each model, and intervals of their ratios."""
+"""Latency and throughput from interleaved times in several processes: figures of each model, intervals of their ratios.
+
+A process is one sample: all of its runs share where weights and code lie in memory. The ratio of each process gives one
+number, and Student's interval of their mean holds for few of them too, though some scatter more than others (Ibragimov
+and Müller, J Bus Econ Stat 28 (2010) 453); a bootstrap over few is too narrow (Cameron, Gelbach and Miller, Rev Econ
+Stat 90 (2008) 414). Kalibera and Jones, ISMM 2013, say why processes have to be repeated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll_api.measured import LEAST_RUNS
 from plimsoll_api.report import LatencyFigures, RatioInterval
 from plimsoll_api.spec import Metric
+from plimsoll_api.statistics import t_score
 from plimsoll_job.evaluate.timing import Times
 
-RESAMPLES = 1_000
 CONFIDENCE = 0.95
-#: Resamples times runs that are summed up at once: 64 MiB.
-MAX_CELLS = 8_000_000
 PERCENTS: Mapping[Metric, int] = {Metric.LATENCY_P50: 50, Metric.LATENCY_P95: 95, Metric.LATENCY_P99: 99}
 
 Seconds = NDArray[np.float64]
 
 
-def latency_figures(seconds: Seconds, batch_size: int) -> LatencyFigures:
-    """Return the figures over the runs of all rounds."""
-    once = np.ones((1, len(seconds)), dtype=np.int32)
-    figures = {metric: float(values[0]) for metric, values in _statistics(seconds, once).items()}
+def latency_figures(seconds: Sequence[Seconds], batch_size: int) -> LatencyFigures:
+    """Return the figures over the runs of all processes, one array each; of a percentile only what has enough runs."""
+    fewest = min(one.size for one in seconds)
+    figures = statistics(np.concatenate([one.ravel() for one in seconds]), fewest)
     return LatencyFigures(
         batch_size=batch_size,
         p50_seconds=figures[Metric.LATENCY_P50],
-        p95_seconds=figures[Metric.LATENCY_P95],
-        p99_seconds=figures[Metric.LATENCY_P99],
+        p95_seconds=figures.get(Metric.LATENCY_P95),
+        p99_seconds=figures.get(Metric.LATENCY_P99),
         throughput_per_second=figures[Metric.THROUGHPUT] * batch_size,
-        runs=seconds.size,
+        runs=sum(one.size for one in seconds),
+        processes=len(seconds),
     )
 
 
-def ratio_intervals(times: Times, batch_size: int, seed: int) -> list[RatioInterval]:
-    """Return candidate over baseline of every timed metric, with 95% percentile intervals of a bootstrap over rounds.
-
-    Rounds are resampled, not runs: runs of one round share what the machine did then, and both models of a round go
-    together.
-    """
-    rounds = len(times.baseline)
-    drawn = np.random.default_rng(seed).multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES)
-    # The first row takes every round once: what was measured, before it is resampled.
-    counts = np.vstack([np.ones(rounds, dtype=np.int32), drawn.astype(np.int32)])
-    baseline, candidate = _statistics(times.baseline, counts), _statistics(times.candidate, counts)
+def ratio_intervals(times: Sequence[Times], batch_size: int) -> list[RatioInterval]:
+    """Return candidate over baseline of every timed metric that has enough runs, with a 95% interval over processes."""
+    fewest = min(min(one.baseline.size, one.candidate.size) for one in times)
+    found = [(statistics(one.baseline, fewest), statistics(one.candidate, fewest)) for one in times]
     intervals = []
-    for metric in baseline:
-        ratios = candidate[metric] / baseline[metric]
-        low, high = np.quantile(ratios[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    for metric in found[0][0]:
+        logs = np.log([candidate[metric] / baseline[metric] for baseline, candidate in found])
+        half = t_score((1 + CONFIDENCE) / 2, len(logs) - 1) * float(logs.std(ddof=1)) / len(logs) ** 0.5
+        middle = float(logs.mean())
         intervals.append(
             RatioInterval(
                 metric=metric,
                 batch_size=batch_size,
-                ratio=float(ratios[0]),
-                low=float(low),
-                high=float(high),
-                rounds=rounds,
+                ratio=float(np.exp(middle)),
+                low=float(np.exp(middle - half)),
+                high=float(np.exp(middle + half)),
+                processes=len(times),
+                rounds=sum(len(one.baseline) for one in times),
             )
         )
     return intervals
@@ -72,30 +73,17 @@ def slower_notes(ratios: Iterable[RatioInterval]) -> list[str]:
     ]
 
 
-def _statistics(seconds: Seconds, counts: NDArray[np.int32]) -> dict[Metric, Seconds]:
-    """Return each timed metric for every row of `counts`, which says how often each round is taken.
+def statistics(seconds: Seconds, runs: int) -> dict[Metric, float]:
+    """Return each timed metric of the runs for which so many are enough: runs a second for throughput.
 
-    A percentile is the smallest time that so many percent of the taken runs do not exceed. The runs are sorted once,
-    and the counts summed up along them: sorting each resample anew took ten times as long. Throughput is in runs a
-    second here; samples a second have the same ratio.
+    A percentile is the smallest time that so many percent of the runs do not exceed.
     """
-    order = np.argsort(seconds, axis=None, kind="stable")
-    ascending, round_of = seconds.ravel()[order], order // seconds.shape[1]
-    rows_at_once = max(1, MAX_CELLS // seconds.size)
-    statistics = [
-        _percentiles(ascending, round_of, counts[start : start + rows_at_once])
-        for start in range(0, len(counts), rows_at_once)
-    ]
-    taken_runs = counts.sum(axis=1) * seconds.shape[1]
+    ascending = np.sort(seconds, axis=None)
     return {
-        **{metric: np.concatenate([part[metric] for part in statistics]) for metric in PERCENTS},
-        Metric.THROUGHPUT: taken_runs / (counts @ seconds.sum(axis=1)),
-    }
-
-
-def _percentiles(ascending: Seconds, round_of: NDArray[np.intp], counts: NDArray[np.int32]) -> dict[Metric, Seconds]:
-    taken = np.cumsum(counts[:, round_of], axis=1, dtype=np.int64)
-    return {
-        metric: ascending[(taken * 100 >= percent * taken[:, -1:]).argmax(axis=1)]
-        for metric, percent in PERCENTS.items()
+        **{
+            metric: float(ascending[-(-percent * len(ascending) // 100) - 1])
+            for metric, percent in PERCENTS.items()
+            if runs >= LEAST_RUNS.get(metric, 1)
+        },
+        Metric.THROUGHPUT: float(len(ascending) / ascending.sum()),
     }

@@ -14,7 +14,7 @@ BLOCK_SECONDS = 0.004
 MIN_RUNS, MAX_RUNS = 3, 60
 WARM_UP_WINDOW = 15
 WARM_UP_TOLERANCE = 0.05
-MAX_WARM_UP_SECONDS = 2.0
+MAX_WARM_UP_SECONDS = 1.0
 
 Clock = Callable[[], float]
 
@@ -42,7 +42,7 @@ def measure_times(
 
 
 def warm_up(call: Callable[[], object], clock: Clock) -> float:
-    """Run until the median of a window is within 5% of the window before, two seconds at most; return the median.
+    """Run until the median of a window is within 5% of the window before, a second at most; return the median.
 
     A window of a slow model has fewer runs: with all of them, one that takes seconds would warm up for minutes.
     """

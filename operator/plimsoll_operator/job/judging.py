@@ -28,7 +28,7 @@ def decide_verdict(order: Order, snapshot: JobSnapshot, now: datetime, report: R
     """Judge the report by the spec's gates; a pass goes on to the release, all else ends the job."""
     seconds = snapshot.evaluate.seconds
     measured = ((names.STAGE_EVALUATE, seconds),) if seconds is not None else ()
-    judgement = gate.judge(report, order.spec.gates)
+    judgement = gate.judge(report, order.spec.gates, accept_baseline=order.spec.evaluation.accept_baseline)
     stranger = _stranger(snapshot, report, judgement.verdict)
     if stranger:
         return replace(tell.failed(snapshot, now, Reason.REPORT_UNREADABLE, stranger), measured=measured)

@@ -13,6 +13,7 @@ from plimsoll_operator.job.build import evaluation_job, print_report_job
 from plimsoll_operator.pods import Owner
 from plimsoll_operator.release.observe import PRINT_SUFFIX
 from plimsoll_operator.release.revisions import Revision
+from plimsoll_operator.release.wishes import evaluation_settings
 
 RETRIES = 2
 #: A release outlives its re-evaluations, so Kubernetes collects them: late enough for their logs to be of use, and for
@@ -61,7 +62,7 @@ def reevaluation_job(
     request = EvaluationRequest(
         task=spec.task,
         data=(wish.data if wish else None) or spec.evaluation_data,
-        settings=spec.evaluation,
+        settings=evaluation_settings(wish, revision),
         seed=spec.seed,
         baseline=spec.baseline,
         candidate=spec.artifact,

@@ -19,7 +19,7 @@ from plimsoll_operator.release.outcome import MAX_MESSAGE, Course, Outcome
 from plimsoll_operator.release.regression import judge
 from plimsoll_operator.release.revisions import Revision, last_good
 from plimsoll_operator.release.snapshot import ReleaseSnapshot
-from plimsoll_operator.release.wishes import Wish, standing_wishes, unfit
+from plimsoll_operator.release.wishes import Wish, evaluation_settings, standing_wishes, unfit
 from plimsoll_operator.stage import Stage, StageState
 
 LOOK_SECONDS = 15.0
@@ -94,7 +94,8 @@ def _read(
     reading, printed = snapshot.report, snapshot.print_report
     if reading is not None and reading.report is not None:
         gates = (wish.how.gates if wish.how else []) or measured.spec.gates
-        return judge(course, spec, measured, reading.report, ref, gates=gates)
+        settings = evaluation_settings(wish.how, measured)
+        return judge(course, spec, measured, reading.report, ref, gates=gates, accept_baseline=settings.accept_baseline)
     problem = reading.problem if reading else "it was not read"
     if printed is None or printed.state is StageState.ABSENT:
         manifest = build.print_reevaluation_report(

@@ -29,9 +29,10 @@ def judge(
     ref: ReportRef,
     *,
     gates: Sequence[Gate],
+    accept_baseline: bool,
 ) -> Outcome:
     """Judge the report by the gates and end the re-evaluation with what follows."""
-    judgement = gate.judge(report, gates)
+    judgement = gate.judge(report, gates, accept_baseline=accept_baseline)
     why = f"{judgement.message}{_elsewhere(measured, report)}"
     about = report.candidate.artifact.digest if report.candidate else None
     if about != measured.digest and (about or judgement.verdict is not Verdict.INCONCLUSIVE):

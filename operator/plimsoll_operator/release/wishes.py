@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plimsoll_api.data import DataSource, same_columns, same_text
+from plimsoll_api.gates import EvaluationSettings
 from plimsoll_api.images import Images
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_api.release import ModelReleaseSpec, Reevaluation
@@ -35,6 +36,14 @@ def standing_wishes(spec: ModelReleaseSpec, annotation: str | None) -> list[Wish
         # The annotation says when; how stands in the spec, where it does.
         wishes.append(Wish(annotation[:MAX_ID], digest, spec.reevaluation))
     return wishes
+
+
+def evaluation_settings(how: Reevaluation | None, measured: Revision) -> EvaluationSettings:
+    """Return how the revision is measured again: as its job was, but for what the wish says otherwise."""
+    settings = measured.spec.evaluation
+    if how is None or how.accept_baseline is None:
+        return settings
+    return settings.model_copy(update={"accept_baseline": how.accept_baseline})
 
 
 def unfit(wish: Wish, measured: Revision) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from plimsoll_api.report import RatioInterval
@@ -13,10 +12,11 @@ from plimsoll_api.spec import AutoChoice, Compute, Exclusion, Metric, QuantizeSc
 from plimsoll_api.steps.quantize import FULL_WEIGHT_BITS, INT8, SAFE_WEIGHT_BITS
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.latency import ratio_intervals
-from plimsoll_job.evaluate.timing import measure_times
+from plimsoll_job.evaluate.processes import Timed, time_in_processes
+from plimsoll_job.evaluate.timed import Graph
 from plimsoll_job.load.data import Samples
 from plimsoll_job.sessions import serving_gpu
-from plimsoll_job.techniques.quantize.fidelity import Fidelity, runner
+from plimsoll_job.techniques.quantize.fidelity import Fidelity
 from plimsoll_job.techniques.quantize.quantized import Quantized, Start, quantize
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme, scheme_of
 from plimsoll_job.techniques.shape import Bench
@@ -82,7 +82,7 @@ def measure(
             computes=quantized.details["computes"],
             size_bytes=quantized.graph.size_bytes,
             fidelity=quantized.fidelity,
-            latency=_time(start, quantized, settings, bench.seed),
+            latency=_time(start, quantized, settings),
             quantized=quantized,
         )
         too_far = bool(_distance(row, settings))
@@ -143,17 +143,14 @@ def smallest(rows: Sequence[Row]) -> Row | None:
     return min(fit, key=lambda row: (row.size_bytes, row.fidelity.error if row.fidelity else 0.0), default=None)
 
 
-def _time(start: Start, quantized: Quantized, settings: AutoChoice, seed: int) -> tuple[RatioInterval, ...]:
-    """Return p50 latency over the float model's at each batch size, interleaved."""
+def _time(start: Start, quantized: Quantized, settings: AutoChoice) -> tuple[RatioInterval, ...]:
+    """Return p50 latency over the float model's at each batch size, in the processes that an evaluation would take."""
     assert start.calibration is not None  # noqa: S101 — Auto needs it
-    latency = settings.latency
-    calls = [runner(graph, latency.threads) for graph in (start.graph, quantized.graph.path)]
-    found = []
-    for size in latency.batch_sizes:
-        batch = _batch_of(start.calibration, size)
-        times = measure_times(*(partial(call, batch) for call in calls), rounds=latency.rounds)
-        found += [one for one in ratio_intervals(times, size, seed) if one.metric == Metric.LATENCY_P50]
-    return tuple(found)
+    batches = {size: (_batch_of(start.calibration, size),) * 2 for size in settings.latency.batch_sizes}
+    float_model, other = (Graph(path=str(path)) for path in (start.graph, quantized.graph.path))
+    [found] = time_in_processes(float_model, [Timed(other, batches)], settings.latency)
+    ratios = (ratio for size, times in found.items() for ratio in ratio_intervals(times, size))
+    return tuple(one for one in ratios if one.metric == Metric.LATENCY_P50)
 
 
 def _batch_of(samples: Samples, size: int) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,6 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from plimsoll_job.load.data import Samples
-from plimsoll_job.load.inputs import Arrays
-from plimsoll_job.sessions import open_served
 from plimsoll_job.techniques.record import six_digits
 
 Answers = NDArray[np.float64]
@@ -33,12 +29,6 @@ class Fidelity:
     def to_details(self) -> dict[str, float]:
         """Return the figures for a record."""
         return {"error": six_digits(self.error), "changed": round(self.changed, 6)}
-
-
-def runner(graph: bytes | Path, threads: int) -> Callable[[Arrays], Any]:
-    """Return what answers one batch by the graph, as it would be served here."""
-    session = open_served(graph, threads)
-    return lambda inputs: session.run(None, dict(inputs))[0]
 
 
 def answers(session: ort.InferenceSession, samples: Samples) -> Answers:
