@@ -71,7 +71,7 @@ def unforeseen(error: Exception) -> PlimsollError:
     """Return what an exception that reached the end of the run is told as."""
     if passing := passing_of(error):
         return passing
-    ours = [frame for frame in _frames(error.__traceback__) if _package(frame) in OWN_PACKAGES]
+    ours = [frame for frame in _frames(error.__traceback__) if _package(frame).startswith("plimsoll_")]
     place = f" in {ours[-1].f_globals.get('__name__')}, line {ours[-1].f_lineno}" if ours else ""
     return InternalError(
         f"a fault of Plimsoll{place}: {words_of(error)}; trying again does not mend it. Please report it, with the log "

@@ -11,11 +11,11 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
-from pydantic import BaseModel
 from tests.jobimage.claims import PRUNE, Claims, compressed
 from torch import nn
 
 from plimsoll_job.boundary import boundary, unforeseen
+from plimsoll_job.ending import summary_of
 from plimsoll_job.errors import InternalError, PlimsollError, TransientError, UserError
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.techniques.observe import tensors_of
@@ -70,10 +70,6 @@ def test_words_of_pages_are_cut_to_their_first_paragraph() -> None:
     assert len(told(lambda: nn.Sequential(Picky(ValueError("long " * 1000)))(torch.zeros(1))).message) < 500
 
 
-class Bound(BaseModel):
-    number: int
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -89,13 +85,14 @@ def test_what_our_own_code_raises_is_ours(fault: Callable[[], Any], monkeypatch:
         fault()
     ended = unforeseen(caught.value)
     assert isinstance(ended, InternalError)
-    assert "a fault of Plimsoll in" in ended.message
+    assert "a fault of Plimsoll" in ended.message
     assert type(caught.value).__name__ in ended.message
 
 
 def test_values_that_do_not_fit_our_own_types_are_ours() -> None:
-    with pytest.raises(ValueError, match="number"), boundary("spec.steps[0].prune", "it cannot be pruned"):
-        Bound.model_validate({"number": "none"})
+    with pytest.raises(ValueError, match="outcome") as caught, boundary("spec.steps[0].prune", "it cannot be pruned"):
+        summary_of("Never", "Because", "of this")  # type: ignore[arg-type]
+    assert "in plimsoll_job.ending, line" in unforeseen(caught.value).message
 
 
 def test_an_error_in_place_of_a_librarys_is_the_librarys() -> None:

@@ -53,14 +53,18 @@ class Estimate:
         macs = macs_by_layer(module, signature, f"{spec_field}.of") if of is AmountOf.MACS else {}
         #: By layer, shapes of what shrinks with it, and what one element of that shape weighs.
         self._shapes: dict[str, list[tuple[tuple[int, ...], float]]] = {}
-        for name in touched:
+        seen: set[int] = set()
+        for name in sorted(touched):
             layer = layers[name]
             if of is AmountOf.MACS:
                 if isinstance(layer, WEIGHTED):
                     shape = tuple(layer.weight.shape)
                     self._shapes[name] = [(shape, macs.get(name, 0) / math.prod(shape))]
             else:
-                found = [tuple(parameter.shape) for parameter in layer.parameters(recurse=False)]
+                # Of layers that share a weight the first one counts it.
+                own = [one for one in layer.parameters(recurse=False) if id(one) not in seen]
+                seen |= set(map(id, own))
+                found = [tuple(parameter.shape) for parameter in own]
                 self._shapes[name] = [(shape, 1.0) for shape in found if len(shape) == 1 or isinstance(layer, WEIGHTED)]
         self._whole = sum(macs.values()) if of is AmountOf.MACS else count_parameters(module)
 

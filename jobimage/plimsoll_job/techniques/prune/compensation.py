@@ -8,7 +8,7 @@ not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -46,28 +46,37 @@ def compensate(
     *,
     padding: Padding | None = None,
 ) -> list[Refitted]:
-    """Refit, in place, every layer of the pruned module that lost inputs; each takes one pass through both modules."""
+    """Refit, in place, every layer of the pruned module that lost inputs; each takes one pass through both modules.
+
+    Layers that share a weight are refitted as one, to what all of them read.
+    """
     gone = positions_of(groups, cuts)
     readers = {name: reader for name, reader in readers_of(whole, groups).items() if gone[name, 1]}
     refitted = []
     known = find_padding(whole, readers, batches) if padding is None else padding
     with moved(batches.device, whole, pruned):
-        for name in _in_calling_order(whole, readers, next(iter(batches))):
-            reader = readers[name]
-            lost = {position // reader.spread for position in gone[name, 1]}
+        for names in _of_one_weight(pruned, _in_calling_order(whole, readers, next(iter(batches)))):
+            first = names[0]
+            reader = replace(readers[first], takes_mean=all(readers[name].takes_mean for name in names))
+            lost = {position // reader.spread for position in gone[first, 1]}
             kept = [channel for channel in range(reader.channel_count) if channel not in lost]
-            fit = _Fit(reader, kept, batches.device)
+            fit = _Fit(reader, kept, names, batches.device)
             fit.observe(whole, pruned, batches, known)
-            outputs_lost = gone.get((name, 0), set())
-            refitted.append(fit.write(whole.get_submodule(name), pruned.get_submodule(name), outputs_lost))
+            outputs_lost = gone.get((first, 0), set())
+            found = fit.write(whole.get_submodule(first), [pruned.get_submodule(name) for name in names], outputs_lost)
+            refitted += [replace(found, layer=name) for name in names]
     return refitted
 
 
 class _Fit:
-    """The least-squares fit of what one layer read in the whole model, by what it reads in the pruned one."""
+    """The least-squares fit of what one layer read in the whole model, by what it reads in the pruned one.
 
-    def __init__(self, reader: Reader, kept: Sequence[int], device: torch.device) -> None:
+    `names` are those of all layers of its weight.
+    """
+
+    def __init__(self, reader: Reader, kept: Sequence[int], names: Sequence[str], device: torch.device) -> None:
         self.reader = reader
+        self.names = names
         self.kept = list(kept)
         self.moments = Moments(reader.channel_count + len(kept), device)
 
@@ -82,8 +91,8 @@ class _Fit:
 
         with (
             torch.no_grad(),
-            watching(whole, [self.reader.name], partial(take, wanted)),
-            watching(pruned, [self.reader.name], partial(take, given)),
+            watching(whole, self.names, partial(take, wanted)),
+            watching(pruned, self.names, partial(take, given)),
         ):
             for batch, of_batch in batches.masked():
                 mask = of_batch
@@ -94,8 +103,8 @@ class _Fit:
                 wanted.clear()
                 given.clear()
 
-    def write(self, source: nn.Module, target: nn.Module, outputs_lost: set[int]) -> Refitted:
-        """Give the pruned layer the weights that make the most of what it reads."""
+    def write(self, source: nn.Module, targets: Sequence[nn.Module], outputs_lost: set[int]) -> Refitted:
+        """Give the pruned layers, of one weight, the weights that make the most of what they read."""
         count, width = self.reader.channel_count, len(self.kept)
         second = self.moments.second(centred=self.reader.takes_mean)
         wanted, cross, given = second[:count, :count], second[:count, count:], second[count:, count:]
@@ -113,12 +122,22 @@ class _Fit:
         outputs = [output for output in range(len(self.reader.weight(source))) if output not in outputs_lost]
         weight = self.reader.weight(source)[outputs]
         with torch.no_grad():
-            kernel = target.get_parameter("weight")
+            kernel = targets[0].get_parameter("weight")
             kernel.copy_(torch.einsum("ocs,ck->oks", weight, mix).reshape(kernel.shape))
             if self.reader.takes_mean:
                 shift = self.moments.mean[:count] - mix @ self.moments.mean[count:]
-                target.get_parameter("bias").add_(torch.einsum("ocs,c->o", weight, shift))
+                for bias in dict.fromkeys(target.get_parameter("bias") for target in targets):
+                    bias.add_(torch.einsum("ocs,c->o", weight, shift))
         return Refitted(self.reader.name, count, width, error(plain), error(mix), self.moments.row_count)
+
+
+def _of_one_weight(module: nn.Module, names: Sequence[str]) -> list[list[str]]:
+    """Return the names in runs of one weight, each where the last of it stands: what it reads is as it will be then."""
+    together: dict[int, list[str]] = {}
+    for name in names:
+        weight = id(module.get_submodule(name).get_parameter("weight"))
+        together[weight] = [*together.pop(weight, []), name]
+    return list(together.values())
 
 
 def _in_calling_order(module: nn.Module, names: Iterable[str], batch: Batch) -> list[str]:

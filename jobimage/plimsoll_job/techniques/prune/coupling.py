@@ -17,6 +17,7 @@ from plimsoll_job.techniques.prune.grouped import group_width, hands_on, is_grou
 from plimsoll_job.techniques.prune.plain import put_plain_layers
 from plimsoll_job.techniques.prune.tracing import Closed, trace
 from plimsoll_job.techniques.shape import Cut
+from plimsoll_job.techniques.ties import tie, ties_of
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,16 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[tu
 
 
 def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
-    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module."""
+    """Return a copy of plain layers without the channels; the same cuts on the same module give the same module.
+
+    Weights that layers share stay shared, where they lose the same.
+    """
     module = copy.deepcopy(module)
     put_plain_layers(module)
+    ties = ties_of(module)
     for _, of_turn in groupby(cuts, key=lambda one: one.turn):
         _cut_once(module, signature, list(of_turn))
+        tie(module, ties)
     return module.eval()
 
 

@@ -17,17 +17,33 @@ def put_plain_layers(module: nn.Module) -> dict[str, tuple[str, ...]]:
     """Put linear layers in the place of those of torch's attention and of GPT-2's transposed ones.
 
     The attention of torchvision's Swin and SwinV2, which reads the weights of its layers, calls them instead.
-    The module answers as before, and the names of the new weights follow from the old ones alone. Returns the names
-    of the weights that one became, by its name, where they are others.
+    The module answers as before, and the names of the new weights follow from the old ones alone. A layer of several
+    names stays one, and weights that layers share stay shared. Returns the names of the weights that one became, by its
+    name, where they are others.
     """
-    renamed = {}
-    for name, layer in list(module.named_modules()):
+    renamed: dict[str, tuple[str, ...]] = {}
+    made: dict[nn.Module, nn.Module] = {}
+    held: dict[tuple[int, ...], nn.Parameter] = {}
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
         if name and _is_hidden(layer):
             parent, _, own = name.rpartition(".")
-            setattr(module.get_submodule(parent), own, _plain(layer).train(layer.training))
+            if layer not in made:
+                made[layer] = _plain(layer).train(layer.training)
+                _share(layer, made[layer], held)
+            setattr(module.get_submodule(parent), own, made[layer])
             if isinstance(layer, nn.MultiheadAttention):
                 renamed[f"{name}.in_proj_weight"] = tuple(f"{name}.{one}.weight" for one in PROJECTIONS)
     return renamed
+
+
+def _share(layer: nn.Module, plain: nn.Module, held: dict[tuple[int, ...], nn.Parameter]) -> None:
+    """Let the plain layer have the weights that another was made of the same tensors, in the same order."""
+    sources = tuple(id(one) for one in layer.parameters())
+    for place, (name, parameter) in enumerate(list(plain.named_parameters())):
+        owner, _, own = name.rpartition(".")
+        shared = held.setdefault((*sources, place), parameter)
+        if shared is not parameter:
+            setattr(plain.get_submodule(owner), own, shared)
 
 
 def _is_hidden(layer: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.allocation import unread
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
 from plimsoll_job.techniques.shape import Cut
+from plimsoll_job.techniques.ties import ties_of
 
 #: Largest difference of answers, as a share of the largest answer.
 TOLERANCE = 1e-3
@@ -47,6 +48,8 @@ def cut_soundly(
     # functions fail in other ways still.
     except (RuntimeError, AttributeError, IndexError, ValueError) as error:
         return None, f"the channels cannot be cut: {error}"
+    if apart := set(ties_of(module)) - set(ties_of(pruned)):
+        return None, f"{' and '.join(next(iter(apart)))} are one weight, and would not be any more"
     if answers.shape != expected:
         return None, f"the answers change from {list(expected)} to {list(answers.shape)}"
     if len(exact) == len(cuts):

@@ -16,6 +16,7 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques.prune.attention import attention_owners
 from plimsoll_job.techniques.prune.dependency import tp
 from plimsoll_job.techniques.prune.grouped import Graph
+from plimsoll_job.techniques.prune.tied import couple_tied
 
 #: Channels that one step of a trace may lead to; more of them are a trace that runs in circles.
 MOST_CHANNELS = 200_000
@@ -37,7 +38,9 @@ def trace(module: nn.Module, signature: Signature) -> tp.DependencyGraph:
     # What stops the tracer on a module it does not know is of any type: its own checks, torch's, the module's code.
     try:
         with _attention_closed(module, signature), torch.enable_grad():
-            return _without_autograd(Graph().build_dependency(module, example_of(signature), verbose=False))
+            graph = _without_autograd(Graph().build_dependency(module, example_of(signature), verbose=False))
+            couple_tied(graph, module)
+            return graph
     except Exception as error:
         raise UserError(
             f"spec.model.architecture: structured pruning cannot follow this model: {error}",
