@@ -31,7 +31,7 @@ from plimsoll_job.progress import Reporter
 from plimsoll_job.publish.artifact import build_manifest, is_intact, publish_artifact
 from plimsoll_job.room import check_room
 from plimsoll_job.techniques import quantize
-from plimsoll_job.techniques.left import Held, held_by_layer, left_in_module
+from plimsoll_job.techniques.left import Held, held_by_layer, left_in_module, why_left
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.techniques.table import REDUCING, TECHNIQUES, technique_of
 from plimsoll_job.work import Done, Work
@@ -194,7 +194,7 @@ def left_by(technique: str, before: Mapping[str, Held], applied: Applied) -> lis
     if technique not in REDUCING or applied.candidate.graph is not None or applied.may_stay:
         return list(applied.left)
     after = held_by_layer(applied.candidate.module)
-    return left_in_module(before, after, applied.left, applied.reached, f"{technique} knows no way to change it")
+    return left_in_module(before, after, applied.left, applied.reached, partial(why_left, technique))
 
 
 def bench_of(plan: Plan, index: int, loaded: Loaded, checkpoints: Checkpoints, reporter: Reporter) -> Bench:

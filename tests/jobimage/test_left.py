@@ -94,7 +94,9 @@ def test_a_pattern_names_the_layer_that_it_does_not_divide() -> None:
 def test_a_reason_for_what_lies_around_layers_holds_for_all_of_them() -> None:
     module = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Linear(4, 4))
     held = held_by_layer(module)
-    told = left_in_module(held, held, [leave("0", "attention", "its heads are unknown")], {"1.weight"}, "unknown")
+    told = left_in_module(
+        held, held, [leave("0", "attention", "its heads are unknown")], {"1.weight"}, lambda kind: "unknown"
+    )
     assert told == [Leftover(layer="0", kind="attention", share=round(2 / 3, 6), reason="its heads are unknown")]
 
 
@@ -102,12 +104,12 @@ def test_what_took_the_place_of_a_layer_counts_as_that_layer() -> None:
     before = held_by_layer(nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 2)))
     smaller = nn.Sequential(nn.Linear(16, 3, bias=False), nn.Linear(3, 16))
     after = held_by_layer(nn.Sequential(smaller, nn.Linear(16, 2)))
-    assert [one.layer for one in left_in_module(before, after, [], (), "unknown")] == ["1"]
+    assert [one.layer for one in left_in_module(before, after, [], (), lambda kind: "unknown")] == ["1"]
 
 
 def test_a_record_stays_short_and_its_shares_whole() -> None:
     held = held_by_layer(nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3 * MOST))))
-    told = left_in_module(held, held, [], (), "unknown")
+    told = left_in_module(held, held, [], (), lambda kind: "unknown")
     assert len(told) == MOST
     assert told[-1].layer == f"{2 * MOST + 1} others"
     assert sum(one.share for one in told) == pytest.approx(1, abs=1e-4)

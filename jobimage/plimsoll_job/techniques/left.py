@@ -7,7 +7,7 @@ it was is told all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from onnx import TensorProto, helper
@@ -22,6 +22,15 @@ MOST = 40
 FEW = 1e-3
 #: Biases and normalisation, which no format or cut is worth by itself, are told of from this share of the bytes on.
 TOLD_OF_VECTORS = 0.05
+#: Kinds of layers that steps leave, and why; of others a step knows no way to change them.
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+WHYS = {
+    "prune": dict.fromkeys(
+        RECURRENT, "its hidden units are not cut; Unstructured sets zeros in it, Int8Static stores it smaller"
+    )
+    | {"Embedding": "its width is that of all layers that follow", "EmbeddingBag": "its width is not cut"},
+    "factorize": dict.fromkeys(RECURRENT, "torch has no recurrent layer of factors"),
+}
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})
 
 
@@ -57,13 +66,22 @@ def leave(layer: str, kind: str, reason: str) -> Leftover:
     return Leftover(layer=layer, kind=kind, share=0, reason=reason)
 
 
+def why_left(technique: str, kind: str) -> str:
+    """Return why a technique leaves a layer of this kind that it told nothing of."""
+    return WHYS.get(technique, {}).get(kind, f"{technique} knows no way to change it")
+
+
 def left_in_module(
-    before: Mapping[str, Held], after: Mapping[str, Held], told: Iterable[Leftover], reached: Collection[str], why: str
+    before: Mapping[str, Held],
+    after: Mapping[str, Held],
+    told: Iterable[Leftover],
+    reached: Collection[str],
+    why: Callable[[str], str],
 ) -> list[Leftover]:
     """Return the layers that are as large and as dense as before, the largest first.
 
     `told` has the reasons that the technique knows, of layers or of what they lie in, `reached` the names of layers, or
-    of their weights, that it could have changed; `why` is the reason of all others.
+    of their weights, that it could have changed; `why` tells the reason of all others by their kind.
     """
     left = _Left(sum(held.size_bytes for held in before.values()))
     now = _by_layer_of(before, after)
@@ -78,7 +96,7 @@ def left_in_module(
         elif not held.has_matrix:
             left.vectors_bytes += held.size_bytes
         elif name not in reached and not any(one.rpartition(".")[0] == name for one in reached):
-            left.add(name or held.kind, held.kind, held.size_bytes, why)
+            left.add(name or held.kind, held.kind, held.size_bytes, why(held.kind))
     return left.told()
 
 
