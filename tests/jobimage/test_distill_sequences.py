@@ -25,6 +25,8 @@ from plimsoll_job.techniques.distill.answers import Answers, Hidden, hidden_laye
 from plimsoll_job.techniques.distill.losses import attention_distance, attention_map
 from plimsoll_job.techniques.distill.pairs import Couple, Pair, pairs_of
 from plimsoll_job.techniques.distill.terms import AttentionTerm
+from plimsoll_job.techniques.layout import Layout, Over
+from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.shape import Applied, Candidate
 
 WIDE = "inner.bert.encoder.layer.0.intermediate.dense"
@@ -67,7 +69,9 @@ def test_a_text_of_padding_alone_has_finite_gradients() -> None:
     given = torch.rand(2, 5, 8, requires_grad=True)
     pair = Pair(*(Hidden("wide", (5, 8), width_first=False),) * 2)
     answers = Answers(torch.zeros(2, 1), {"wide": given}, torch.zeros(2, 5, dtype=torch.int64))
-    loss = AttentionTerm([pair])(answers, (torch.rand(2, 5),), None)
+    term = AttentionTerm([pair])
+    term.padding = Padding({"wide": Layout(((Over.SAMPLES,), (Over.TOKENS,), ()))})
+    loss = term(answers, (torch.rand(2, 5),), None)
     assert loss.item() == 0
     loss.backward()
     assert given.grad is not None

@@ -15,9 +15,9 @@ from tests.jobimage.texts import TEXT as WORDS
 from tests.jobimage.texts import sentences, tiny_bert
 from torch import nn
 
-from plimsoll_api.spec import Factorize, Prune
+from plimsoll_api.spec import Distill, Factorize, Prune
 from plimsoll_job.load.data import Samples
-from plimsoll_job.techniques import factorize, prune
+from plimsoll_job.techniques import distill, factorize, prune
 from plimsoll_job.techniques.factorize.decompose import decompose
 from plimsoll_job.techniques.factorize.layers import find_targets
 from plimsoll_job.techniques.factorize.split import set_weights, split
@@ -224,3 +224,23 @@ def test_quantized_answers_are_compared_on_tokens_that_count() -> None:
     assert np.array_equal(counted(answered, mask), answered[mask])
     assert counted(answered[:, 0], mask).shape == (2, 4)
     assert counted(answered, None) is answered
+
+
+@pytest.mark.parametrize("kind", ["features", "attention", "relation"])
+def test_what_stands_in_the_padding_teaches_nothing(kind: str) -> None:
+    samples = sentences()
+    layers = [{"teacher": "layers.0.norm"}, {"teacher": "layers.1.wide"}]
+    order = Distill.model_validate({"epochs": 1, "learningRate": "0.001", "losses": [{kind: {"layers": layers}}]})
+
+    def taught(train: Samples) -> Applied:
+        student = tiny_bert()
+        with torch.no_grad():
+            student.get_parameter("layers.0.value.weight").mul_(-1)
+        return distill.apply(order, Candidate(student), bench_of(tiny_bert(), train=train, signature=WORDS))
+
+    one, other = taught(samples), taught(other_padding(samples))
+    weights, others = (step.candidate.module.state_dict() for step in (one, other))
+    # Words that stand in no sample but in the padding move by their decay alone.
+    assert all(torch.allclose(weights[key], others[key], atol=1e-5) for key in weights)
+    assert one.details["loss"] == pytest.approx(other.details["loss"], rel=1e-4)
+    assert one.details["padding"] == {"share": pytest.approx(0.36, abs=0.1), "leftOutIn": 2, "countsIn": []}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
@@ -111,6 +112,31 @@ def replacing(
     for name in names:
         owner, place = _watched(layers, name)
         hooks.append(owner.register_forward_pre_hook(partial(exchange, name, place), with_kwargs=True))
+    with _kept(hooks):
+        yield
+
+
+@contextmanager
+def replacing_answers(
+    module: nn.Module, names: Iterable[str], change: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
+    """Have each of the layers answer what `change` makes of its answer, or of the first part of one of several."""
+
+    def exchange(name: str, _: nn.Module, __: Any, answer: Any) -> Any:
+        parts = answer if isinstance(answer, tuple | list) else (answer,)
+        changed = change(name, parts[0]) if isinstance(parts[0], torch.Tensor) else None
+        if changed is None:
+            return None
+        return changed if parts is not answer else type(answer)((changed, *parts[1:]))
+
+    layers = dict(module.named_modules())
+    with _kept([layers[name].register_forward_hook(partial(exchange, name)) for name in names]):
+        yield
+
+
+@contextmanager
+def _kept(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep the hooks meanwhile."""
     # Else torch's encoders hand nested tensors to their layers where texts are padded.
     was_fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

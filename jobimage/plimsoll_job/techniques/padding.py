@@ -8,7 +8,8 @@ padding is data like any other, and counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +25,18 @@ from plimsoll_job.techniques.observe import (
     counted_answers,
     moved,
     replacing,
+    replacing_answers,
     tensors_of,
     watching,
 )
 
 #: Hears the name, the input, and which positions of it count (as `Padding.counted` tells them).
 Watch = Callable[[str, torch.Tensor, torch.Tensor | None], None]
+
+#: Has layers read, or answer, something else for a while.
+Exchanging = Callable[
+    [nn.Module, Iterable[str], Callable[[str, torch.Tensor], torch.Tensor | None]], AbstractContextManager[None]
+]
 
 #: How many samples show where padding is: a number that few axes have.
 PROBED = 5
@@ -63,24 +70,33 @@ class Padding:
             return {}
         return {"padding": {"share": round(self.share, 6), "leftOutIn": len(self.layouts), "countsIn": list(self.read)}}
 
-    def notes(self) -> tuple[str, ...]:
-        """Return a sentence on the layers in which padding counts."""
+    def notes(self, do: str = "read") -> tuple[str, ...]:
+        """Return a sentence on the layers in which padding counts: in what they read, or what else they do."""
         if not self.read:
             return ()
         shown = ", ".join(self.read[:MOST_NAMES])
         more = f" and {len(self.read) - MOST_NAMES} more" if len(self.read) > MOST_NAMES else ""
-        return (f"Padded tokens count as data in what {shown}{more} read: the answers depend on what stands there.",)
+        return (f"Padded tokens count as data in what {shown}{more} {do}: the answers depend on what stands there.",)
 
 
 def find_padding(module: nn.Module, names: Iterable[str], batches: Batches) -> Padding:
     """Return where padding is in what `watching` names, as a few of the samples show it."""
-    names = list(names)
+    layers = dict(module.named_modules())
+    return _find(module, {name: channel_axis(layers.get(name)) for name in names}, batches, replacing)
+
+
+def find_padding_in_answers(module: nn.Module, widths: Mapping[str, int], batches: Batches) -> Padding:
+    """Return where padding is in what the layers answer; `widths` names the axis of each that is no position."""
+    return _find(module, widths, batches, replacing_answers)
+
+
+def _find(module: nn.Module, free: Mapping[str, int], batches: Batches, exchanging: Exchanging) -> Padding:
     if batches.padded is None:
         return Padding()
     assert batches.padded.mask is not None  # noqa: S101 — padded samples have one
     probe = typical(batches.padded)
     with moved(batches.device, module), torch.no_grad():
-        candidates, changes = _candidates(module, names, probe, batches)
+        candidates, changes = _candidates(module, free, probe, batches, exchanging)
         layouts = settle(candidates, changes)
     read = tuple(name for name, some in candidates.items() if some and name not in layouts)
     return Padding(layouts, read, 1 - float(batches.padded.mask.mean()))
@@ -122,21 +138,19 @@ def differ(given: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 def _candidates(
-    module: nn.Module, names: Sequence[str], probe: Samples, batches: Batches
+    module: nn.Module, free: Mapping[str, int], probe: Samples, batches: Batches, exchanging: Exchanging
 ) -> tuple[dict[str, list[Layout]], Callable[[dict[str, Layout]], bool]]:
     """Return the layouts that each of the names may have, and what tells whether some are shown."""
     assert probe.mask is not None  # noqa: S101 — of padded samples
     mask = probe.mask
     batch = tuple(tensor.to(batches.device) for tensor in tensors_of(probe.inputs))
-    layers = dict(module.named_modules())
     candidates: dict[str, list[Layout]] = {}
 
-    def watch(name: str, inputs: torch.Tensor) -> None:
-        if inputs.is_floating_point():
-            free = [channel_axis(layers.get(name))]
-            candidates.setdefault(name, layouts_of(inputs.shape, len(mask), mask.shape[1], free))
+    def watch(name: str, found: torch.Tensor) -> None:
+        if found.is_floating_point():
+            candidates.setdefault(name, layouts_of(found.shape, len(mask), mask.shape[1], [free[name]]))
 
-    with watching(module, names, watch):
+    with exchanging(module, free, watch):
         expected = counted_answers(module(*batch), mask)
 
     def holds(asked: dict[str, Layout]) -> bool:
@@ -147,7 +161,7 @@ def _candidates(
             counted = padding.counted(name, mask, inputs)
             return None if counted is None else _others(inputs, counted, chance)
 
-        with replacing(module, asked, change):
+        with exchanging(module, asked, change):
             return not differ(counted_answers(module(*batch), mask), expected)
 
     return candidates, holds

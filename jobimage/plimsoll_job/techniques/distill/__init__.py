@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from plimsoll_api.spec import Architecture, Distill
 from plimsoll_job.errors import UserError
@@ -15,7 +16,6 @@ from plimsoll_job.figures import count_macs
 from plimsoll_job.load.data import Samples, check_classes
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.roles import build_student
-from plimsoll_job.load.text import ATTENTION_MASK
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
 from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
 from plimsoll_job.techniques.distill.pairs import Couple
@@ -23,7 +23,8 @@ from plimsoll_job.techniques.distill.recipe import family_of, recipe_of, told
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import OutputKind, Term, terms_of
 from plimsoll_job.techniques.distill.training import Course, Training, TrainingSet
-from plimsoll_job.techniques.observe import tensors_of
+from plimsoll_job.techniques.observe import Batches, tensors_of
+from plimsoll_job.techniques.padding import Padding, find_padding_in_answers
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Fresh
 
 
@@ -43,9 +44,8 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     torch.manual_seed(bench.seed)
     kind = OutputKind.of_task(bench.task)
     terms = terms_of(settings, Couple(teacher_module, student, bench.signature), kind, bench.spec_field)
-    names = [one.name for one in bench.signature]
-    mask_at = names.index(ATTENTION_MASK) if ATTENTION_MASK in names else None
-    learner = Learner(student, terms, arithmetic_of(settings.precision, device), mask_at)
+    padding = _leave_out_padding(terms, teacher_module, samples, device)
+    learner = Learner(student, terms, arithmetic_of(settings.precision, device))
     family = family_of(student, bench.signature)
     recipe = recipe_of(settings, family, fresh=settings.student is not None)
     labels = _labels(samples, candidate, kind, bench) if "labels" in terms else None
@@ -57,7 +57,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
         del teacher_module
         training = Training(
             learner,
-            TrainingSet(inputs, teacher, labels),
+            TrainingSet(inputs, teacher, labels, None if samples.mask is None else torch.from_numpy(samples.mask)),
             settings,
             recipe,
             seed=bench.seed,
@@ -74,15 +74,28 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "samples": len(samples),
             "optimizer": told(recipe, family, settings),
             "teacher": {"asked": teacher.asked, "architecture": source.architecture, "digest": source.digest},
+            **padding.to_details(),
             **_knowledge(settings, terms, course),
         },
-        notes=tuple(notes),
+        notes=(*notes, *padding.notes("answer")),
     )
 
 
 def _fresh(architecture: Architecture, bench: Bench) -> Candidate:
     """Return the student with weights of its own."""
     return Candidate(build_student(architecture, bench.seed, f"{bench.spec_field}.student"), (Fresh(architecture),))
+
+
+def _leave_out_padding(
+    terms: Mapping[str, Term], teacher: nn.Module, samples: Samples, device: torch.device
+) -> Padding:
+    """Have the terms compare no padded tokens, and return where these are in what the teacher's layers answer."""
+    pairs = [pair for term in terms.values() for pair in term.pairs]
+    widths = {pair.teacher.name: pair.teacher.width_axis for pair in pairs}
+    padding = find_padding_in_answers(teacher, widths, Batches.of(samples, device))
+    for term in terms.values():
+        term.padding = padding
+    return padding
 
 
 def _labels(samples: Samples, candidate: Candidate, kind: OutputKind, bench: Bench) -> torch.Tensor:

@@ -21,10 +21,8 @@ class Learner(nn.Module):
         student: nn.Module,
         terms: Mapping[str, Term],
         arithmetic: torch.dtype = torch.float32,
-        mask_at: int | None = None,
     ) -> None:
         super().__init__()
-        self._mask_at = mask_at
         self.student = student
         self.terms = nn.ModuleDict(terms)
         self._arithmetic = arithmetic
@@ -35,12 +33,18 @@ class Learner(nn.Module):
         """Whether the student computes in a smaller format than its weights have."""
         return self._arithmetic is not torch.float32
 
-    def forward(self, inputs: Batch, knowledge: dict[str, Knowledge], labels: torch.Tensor | None) -> torch.Tensor:
-        """Return the value of each term for a batch."""
+    def forward(
+        self,
+        inputs: Batch,
+        knowledge: dict[str, Knowledge],
+        labels: torch.Tensor | None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the value of each term for a batch; the mask [batch, tokens] says which tokens count."""
         with listening(self.student, self._layers) as heard:
             with torch.autocast(inputs[0].device.type, self._arithmetic, enabled=self.mixed):
                 output = self.student(*inputs)
-            answers = Answers(output, heard, None if self._mask_at is None else inputs[self._mask_at])
+            answers = Answers(output, heard, mask)
             return torch.stack([term(answers, knowledge.get(kind, ()), labels) for kind, term in self.terms.items()])
 
 

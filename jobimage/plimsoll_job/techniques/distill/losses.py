@@ -56,6 +56,17 @@ def _mean_of_tokens(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
     return ((values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).mean()
 
 
+def feature_distance(given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean squared error of features [batch, …, width], of the positions that the mask [batch, …] leaves.
+
+    The mean over the positions of a sample that count, then over samples.
+    """
+    errors = (given - wanted).square().mean(dim=-1)
+    if mask is None:
+        return errors.mean()
+    return _mean_of_tokens(errors.flatten(1), mask.to(errors.dtype).expand(errors.shape).flatten(1))
+
+
 def attention_map(features: torch.Tensor, width_axis: int) -> torch.Tensor:
     """Return the sum of squares over the width (arXiv 1612.03928): [batch, H, W] of [batch, C, H, W] and axis 1."""
     return features.square().sum(dim=width_axis)
@@ -64,9 +75,9 @@ def attention_map(features: torch.Tensor, width_axis: int) -> torch.Tensor:
 def attention_distance(given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean squared distance between attention maps [batch, …], each of norm 1 over its positions.
 
-    Of the tokens that the mask [batch, tokens] leaves, where the maps are of tokens.
+    Of the positions that the mask [batch, …] leaves, where there is one.
     """
-    if mask is not None and mask.shape == given.shape:
+    if mask is not None:
         given, wanted = given * mask, wanted * mask
     given, wanted = (functional.normalize(one.flatten(1), dim=1) for one in (given, wanted))
     return (given - wanted).square().sum(dim=1).mean()

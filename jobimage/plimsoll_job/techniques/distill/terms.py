@@ -16,11 +16,13 @@ from plimsoll_job.techniques.distill.losses import (
     attention_distance,
     attention_map,
     cross_entropy_of_tokens,
+    feature_distance,
     relation_distance,
     softened_divergence,
     softened_divergence_of_tokens,
 )
 from plimsoll_job.techniques.distill.pairs import Couple, Pair, pairs_of
+from plimsoll_job.techniques.padding import Padding
 
 #: What of the teacher's answers to a batch a term compares with; one entry a sample each.
 Knowledge = tuple[torch.Tensor, ...]
@@ -51,6 +53,8 @@ class Term(nn.Module):
     def __init__(self, pairs: Sequence[Pair] = ()) -> None:
         super().__init__()
         self.pairs = tuple(pairs)
+        #: Where padding is in what layers of the teacher answer, by their names: there nothing is compared.
+        self.padding = Padding()
 
     def knowledge(self, teacher: Answers) -> Knowledge:
         """Return what the term compares with."""
@@ -60,13 +64,23 @@ class Term(nn.Module):
         """Return the value for a batch, the mean over its samples and over the pairs of layers."""
         given = [student.hidden[pair.student.name].float() for pair in self.pairs]
         pairs = enumerate(zip(given, knowledge, strict=True))
-        return torch.stack([self.compare(number, *two, student.mask) for number, two in pairs]).mean()
+        return torch.stack(
+            [self.compare(number, *two, self._counted(self.pairs[number], student.mask)) for number, two in pairs]
+        ).mean()
 
     def compare(
         self, number: int, given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return how the answers of a pair of layers differ; the mask [batch, tokens] says which tokens count."""
+        """Return how the answers of a pair of layers differ; the mask [batch, …] says which positions count."""
         raise NotImplementedError
+
+    def _counted(self, pair: Pair, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Return which positions of the pair count, [batch, …] without the width."""
+        layout = self.padding.layouts.get(pair.teacher.name)
+        if layout is None or mask is None:
+            return None
+        counted = torch.from_numpy(layout.counted(mask.bool().cpu().numpy())).to(mask.device)
+        return counted.squeeze(pair.teacher.width_axis)
 
     def to_wire(self) -> dict[str, Any]:
         """Return what the term tells of itself."""
@@ -134,7 +148,7 @@ class FeaturesTerm(Term):
         """Return the mean squared error."""
         pair = self.pairs[number]
         projected = self.projections[number](given.movedim(pair.student.width_axis, -1))
-        return functional.mse_loss(projected, wanted.movedim(pair.teacher.width_axis, -1))
+        return feature_distance(projected, wanted.movedim(pair.teacher.width_axis, -1), mask)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the layers, with the widths between which a map was learned."""
@@ -170,6 +184,12 @@ class RelationTerm(Term):
         self, number: int, given: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """Return the difference of distances and angles."""
+        if mask is not None:
+            pair = self.pairs[number]
+            given, wanted = (
+                given * mask.unsqueeze(pair.student.width_axis),
+                wanted * mask.unsqueeze(pair.teacher.width_axis),
+            )
         return relation_distance(given, wanted)
 
 

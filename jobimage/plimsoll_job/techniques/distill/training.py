@@ -23,6 +23,7 @@ from plimsoll_job.scratch import HeldFile, Scratch
 from plimsoll_job.techniques.distill.learner import Learner
 from plimsoll_job.techniques.distill.recipe import Recipe, grouped
 from plimsoll_job.techniques.distill.teacher import Teacher
+from plimsoll_job.techniques.distill.terms import Knowledge
 from plimsoll_job.techniques.observe import Batch
 
 #: Where the best weights so far are, of a training that may stop early.
@@ -31,11 +32,13 @@ BEST_FILE = "best.safetensors"
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What the student learns from, in the host's memory: inputs, the teacher's knowledge, labels where used."""
+    """What the student learns from, in the host's memory: inputs, the teacher's knowledge, labels and mask if any."""
 
     inputs: Batch
     teacher: Teacher
     labels: torch.Tensor | None
+    #: Which tokens count, [samples, tokens], where some are padding.
+    mask: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -165,12 +168,15 @@ class Training:
                 self._learner.student.get_parameter(name).mul_(mask)
         return totals
 
-    def _take(self, chosen: torch.Tensor) -> tuple[Batch, dict[str, tuple[torch.Tensor, ...]], torch.Tensor | None]:
-        labels = self._data.labels
+    def _take(
+        self, chosen: torch.Tensor
+    ) -> tuple[Batch, dict[str, Knowledge], torch.Tensor | None, torch.Tensor | None]:
+        labels, mask = self._data.labels, self._data.mask
         return (
             tuple(one[chosen].to(self._device) for one in self._data.inputs),
             self._data.teacher.knowledge(chosen),
             None if labels is None else labels[chosen].to(self._device),
+            None if mask is None else mask[chosen].to(self._device),
         )
 
     def _examine(self) -> None:

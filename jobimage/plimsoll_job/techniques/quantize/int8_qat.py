@@ -34,7 +34,7 @@ from plimsoll_job.techniques.distill.recipe import family_of, recipe_of, told
 from plimsoll_job.techniques.distill.teacher import Teacher
 from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.distill.training import Training, TrainingSet
-from plimsoll_job.techniques.observe import Batch
+from plimsoll_job.techniques.observe import Batch, counted_answers
 from plimsoll_job.techniques.quantize.fidelity import Answers, answers, compare, counted, spread
 from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.int8_static import (
@@ -68,7 +68,9 @@ class FidelityTerm(Term):
 
     def forward(self, student: Teaching, knowledge: Knowledge, labels: torch.Tensor | None) -> torch.Tensor:
         """Return the squared error."""
-        return functional.mse_loss(student.output, knowledge[0]) / self.variance
+        mask = None if student.mask is None else student.mask.bool().cpu().numpy()
+        given, wanted = (counted_answers(one, mask) for one in (student.output, knowledge[0]))
+        return functional.mse_loss(given, wanted) / self.variance
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
         macs, training.micro_batch_size or training.batch_size, f"{bench.spec_field}.training.learningRate"
     ) as notes:
         terms = {"logits": FidelityTerm(start.expected)}
-        data = TrainingSet(inputs, Teacher(teacher, terms, inputs, samples.batch_size, bench.ranks.device), labels=None)
+        mask = None if samples.mask is None else torch.from_numpy(samples.mask)
+        asked = Teacher(teacher, terms, inputs, samples.batch_size, bench.ranks.device)
+        data = TrainingSet(inputs, asked, labels=None, mask=mask)
         del teacher
         course = Training(
             Learner(student, terms),
