@@ -71,7 +71,8 @@ class Exclusion(Model):
     layers: list[LayerName] = Field(
         default=[],
         max_length=256,
-        description="Modules by their names in the model; a name stands for all layers within the module.",
+        description="Modules by their names in the model; a name stands for all within the module: its layers, and "
+        "with Int8Static and Int8QAT also what lies between them, such as sums, norms and pools.",
         json_schema_extra=list_of("set"),
     )
     max_error: Error | None = Field(

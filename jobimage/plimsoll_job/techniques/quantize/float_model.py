@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +18,7 @@ from plimsoll_job.export.onnx_export import export_alike
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import write_optimized
-from plimsoll_job.techniques.quantize.layers import Layer, find_layers
+from plimsoll_job.techniques.quantize.layers import Layer, find_layers, nodes_within
 from plimsoll_job.techniques.quantize.regular import regularize
 from plimsoll_job.techniques.shape import Candidate
 
@@ -33,13 +33,24 @@ class FloatModel:
     layers: tuple[Layer, ...]
     #: What a person should know of the export.
     notes: tuple[str, ...] = ()
+    #: The names of the modules that it comes from.
+    modules: frozenset[str] = frozenset()
+    #: The nodes that compute in float whatever those around them do.
+    kept: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, model: LeanModel, layers: tuple[Layer, ...], notes: tuple[str, ...] = ()) -> Self:
+    def of(
+        cls, model: LeanModel, layers: tuple[Layer, ...], notes: tuple[str, ...] = (), modules: Collection[str] = ()
+    ) -> Self:
         """Return the model of these layers, written."""
         scratch = Scratch()
         model.write_apart(scratch.path / FILE)
-        return cls(scratch, layers, notes)
+        return cls(scratch, layers, notes, frozenset(modules))
+
+    def keeping(self, excluded: Collection[str]) -> Self:
+        """Return the model whose nodes within the excluded modules all compute in float."""
+        kept = nodes_within(self.lean().proto.graph, self.modules, excluded) if excluded else frozenset()
+        return replace(self, kept=kept)
 
     @property
     def path(self) -> Path:
@@ -68,7 +79,7 @@ def float_model_of(candidate: Candidate, signature: Signature) -> FloatModel:
     name_nodes(model.proto)
     regularize(model)
     modules = {name for name, _ in module.named_modules()}
-    return FloatModel.of(model, find_layers(model.proto, modules), exported.notes)
+    return FloatModel.of(model, find_layers(model.proto, modules), exported.notes, modules)
 
 
 @contextlib.contextmanager

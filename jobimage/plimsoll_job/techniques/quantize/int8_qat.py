@@ -89,7 +89,8 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
     The model learns to answer the training samples as it did in floats. Where its answers to the calibration samples
     get no nearer to those, the start stays as it is, for Int8Static.
     """
-    model, calibration = start.model, bench.need_calibration()
+    calibration = bench.need_calibration()
+    model = start.model.keeping(settings.exclude.layers if settings.exclude else ())
     training = Distill.model_validate((settings.training or QuantizeTraining()).to_wire())
     weight_bits = settings.weight_bits or SAFE_WEIGHT_BITS
     floats = model.lean()
@@ -224,7 +225,7 @@ def _with_weights(model: FloatModel, learned: Mapping[str, NDArray[np.float32]])
             floats.numbers[constant.name] = partial(np.asarray, learned[constant.name])
         elif constant.name in learned:
             constant.CopyFrom(numpy_helper.from_array(learned[constant.name], constant.name))
-    return FloatModel.of(floats, model.layers)
+    return replace(FloatModel.of(floats, model.layers, model.notes, model.modules), kept=model.kept)
 
 
 def _with_ranges(observed: Ranges, learned: RangeTable) -> Ranges:

@@ -10,7 +10,6 @@ import onnx
 from onnx import TensorProto, helper
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
-from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from plimsoll_api.steps.quantize import SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel, read_lean
@@ -21,7 +20,7 @@ from plimsoll_job.sessions import open_frugally
 from plimsoll_job.techniques.layout import Layout
 from plimsoll_job.techniques.padding import Padding
 from plimsoll_job.techniques.quantize.float_model import FloatModel, quiet
-from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, RECURRENT, Layer
+from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer
 from plimsoll_job.techniques.quantize.padding import (
     add_limits,
     add_mask,
@@ -30,6 +29,7 @@ from plimsoll_job.techniques.quantize.padding import (
     find_padding_in_graph,
     replace_nodes,
 )
+from plimsoll_job.techniques.quantize.region import int8_nodes, read_floats_as_they_are
 
 PRODUCTS = CONVOLUTIONS | LINEAR
 #: The ranges of a model's activations, as ONNX Runtime's calibration cache keeps them: JSON.
@@ -89,21 +89,12 @@ def _input_of(layouts: Sequence[Layout], layout: Layout) -> str:
 def activations(model: onnx.ModelProto, layers: Collection[Layer]) -> list[str]:
     """Return the names of the float values that nodes which are quantized read or write."""
     graph = model.graph
-    operators = _operators(layers) or {*QDQRegistry, *QLinearOpsRegistry}
-    touched = {name for node in graph.node if node.op_type in operators for name in (*node.input, *node.output)}
+    taken = int8_nodes(graph, layers)
+    touched = {name for node in graph.node if node.name in taken for name in (*node.input, *node.output)}
     values = {value.name: value for value in (*graph.value_info, *graph.output, *graph.input)}
     constants = {constant.name for constant in graph.initializer}
     floats = {name for name, value in values.items() if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     return sorted((touched & floats) - constants)
-
-
-def _operators(layers: Collection[Layer]) -> list[str]:
-    """Return the operators that are quantized in a model of these layers; all that can be, where there are none."""
-    return [] if _is_convolutional(layers) else sorted({layer.operator for layer in layers} - RECURRENT)
-
-
-def _is_convolutional(layers: Collection[Layer]) -> bool:
-    return any(layer.operator in CONVOLUTIONS for layer in layers)
 
 
 def read_ranges(ranges: Ranges) -> RangeTable:
@@ -115,21 +106,17 @@ def read_ranges(ranges: Ranges) -> RangeTable:
 def to_int8_static(
     model: FloatModel, layers: Collection[Layer], ranges: Ranges | None, weight_bits: int = SAFE_WEIGHT_BITS
 ) -> LeanModel:
-    """Return the model with these layers in int8, and what lies between convolutions too.
+    """Return the model with these layers in int8, and what lies between convolutions too, but for what is kept float.
 
     Activations are unsigned: with signed ones ONNX Runtime dequantizes weights anew in each run, slower than in float.
     Weights that are multiplied have `weight_bits`, those that are looked up all 8.
-    Zero weights stay zero. Without convolutions only the layers are quantized, and answer in float: what lies between
-    those of transformers has no int8 kernels worth the rounding.
+    Zero weights stay zero. Linear layers answer in float: what lies between those of transformers has no int8 kernels
+    worth the rounding.
     """
     assert ranges is not None  # noqa: S101 — the scheme observes them
     chosen = {layer.node: layer for layer in layers}
-    nodes = model.lean().proto.graph.node
-    excluded = [layer.node for layer in model.layers if layer.node not in chosen]
-    convolutional = _is_convolutional(model.layers)
-    if not convolutional:
-        weighted = {layer.node for layer in model.layers}
-        excluded += [node.name for node in nodes if node.op_type in LINEAR and node.name not in weighted]
+    graph = model.lean().proto.graph
+    taken = int8_nodes(graph, layers, model.kept)
     scratch = Scratch()
     cache, quantized = scratch.path / "ranges.json", scratch.path / "quantized.onnx"
     cache.write_bytes(ranges)
@@ -143,8 +130,7 @@ def to_int8_static(
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             calibration_cache_path=cache,
-            op_types_to_quantize=_operators(model.layers) or None,
-            nodes_to_exclude=excluded,
+            nodes_to_quantize=sorted(taken),
             # Else it would be in memory once more while it is written.
             use_external_data_format=True,
             extra_options={
@@ -153,13 +139,15 @@ def to_int8_static(
                 "MatMulConstBOnly": True,
                 "TensorQuantOverrides": {
                     chosen[node.name].weight: [{"axis": _channel_axis(node), "reduce_range": True}]
-                    for node in nodes
+                    for node in graph.node
                     if weight_bits == SAFE_WEIGHT_BITS and node.name in chosen and node.op_type in PRODUCTS
                 },
-                "OpTypesToExcludeOutputQuantization": [] if convolutional else sorted(LINEAR),
+                "OpTypesToExcludeOutputQuantization": sorted(LINEAR),
             },
         )
-    return read_lean(quantized, scratch)
+    made = read_lean(quantized, scratch)
+    read_floats_as_they_are(made.proto.graph, taken)
+    return made
 
 
 def _channel_axis(node: onnx.NodeProto) -> int:

@@ -81,7 +81,20 @@ def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer
 
 def is_within(layer: Layer, module: str) -> bool:
     """Return whether the layer is the module, lies within it, or is the node of that name."""
-    return module in (layer.name, layer.node) or layer.name.startswith((f"{module}.", f"{module}/"))
+    return _is_within(layer.name, layer.node, module)
+
+
+def nodes_within(graph: onnx.GraphProto, modules: Collection[str], excluded: Collection[str]) -> frozenset[str]:
+    """Return the names of all nodes of these modules, of whatever operator, and the nodes that are named themselves."""
+    return frozenset(
+        node.name
+        for node in graph.node
+        if any(_is_within(module_of(node.name, modules), node.name, module) for module in excluded)
+    )
+
+
+def _is_within(name: str, node: str, module: str) -> bool:
+    return module in (name, node) or name.startswith((f"{module}.", f"{module}/"))
 
 
 def stored_types(model: LeanModel, layers: Collection[Layer]) -> dict[str, str]:

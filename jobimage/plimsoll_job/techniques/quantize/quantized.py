@@ -93,7 +93,8 @@ def quantize(
     weight_bits: int | None = None,
 ) -> Quantized:
     """Return the model in the scheme's format; UserError when no layer gets it, or when that gains nothing."""
-    scheme, model = scheme_of(name, compute, weight_bits), start.model
+    scheme = scheme_of(name, compute, weight_bits)
+    model = start.model.keeping(exclude.layers if exclude else ())
     able, kept = able_layers(name, model, exclude, spec_field)
     ranges = start.ranges
     if ranges is None and start.calibration is not None:
@@ -156,7 +157,7 @@ def quantize(
                 for layer in model.layers
             ],
         },
-        notes=(*_notes(model, types, exclude.layers if exclude else []), *padding.notes()),
+        notes=(*_notes(scheme, model, types, exclude.layers if exclude else []), *padding.notes()),
         left=tuple(left),
     )
 
@@ -239,9 +240,14 @@ def _why_kept(layer: Layer, name: QuantizeScheme, scheme: Scheme, excluded: Coll
     return None if module is None else f"exclude.layers names {module}"
 
 
-def _notes(model: FloatModel, types: Mapping[str, str], excluded: Collection[str]) -> tuple[str, ...]:
-    """Tell of names that are of no layer, and of the layers that stay float though nobody named them."""
-    idle = [name for name in excluded if not any(is_within(layer, name) for layer in model.layers)]
+def _notes(scheme: Scheme, model: FloatModel, types: Mapping[str, str], excluded: Collection[str]) -> tuple[str, ...]:
+    """Tell of names that keep nothing float, and of the layers that stay float though nobody named them."""
+    idle = [
+        name
+        for name in excluded
+        if not any(is_within(layer, name) for layer in model.layers)
+        and not (scheme.between and model.keeping([name]).kept)
+    ]
     stay = [
         layer.name
         for layer in model.layers

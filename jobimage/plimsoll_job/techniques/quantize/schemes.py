@@ -48,6 +48,8 @@ class Scheme:
     leaves_gpu: bool = False
     missing: Callable[[], str | None] = lambda: None
     observe: Callable[[FloatModel, Samples], bytes | None] = lambda model, samples: None
+    #: Whether it also changes what lies between layers.
+    between: bool = False
     #: Whether the model is trained for it first.
     trains: bool = False
     #: Bits of the weights that meet activations of 8 bits, where there are such.
@@ -101,6 +103,7 @@ _STATIC = Scheme(
     observe=observe_ranges,
     weight_bits=SAFE_WEIGHT_BITS,
     recurrent=store_recurrent,
+    between=True,
 )
 SCHEMES: Mapping[QuantizeScheme, Scheme] = {
     QuantizeScheme.FLOAT16: Scheme(to_float16, ALL, "float32"),
