@@ -1,7 +1,7 @@
-"""Where a training stands, kept in the store after its epochs, so that a pod that was killed loses one at most.
+"""Where a training stands, kept in the store after its epochs and, of long ones, within: a killed pod loses minutes.
 
 <directory>/epoch-000007/ holds tensors as safetensors, the rest as JSON and other files as they are; only the newest
-stays. Nothing is ever unpickled.
+stays. One within an epoch has the number of its batches behind that of the epochs. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -26,16 +26,24 @@ FACTS_FILE = "facts.json"
 OWN_FILES = {TENSORS_FILE, FACTS_FILE, DIGESTS_FILE}
 #: Epochs that are shorter are not worth a save each: a kill then loses this much.
 SECONDS_BETWEEN_SAVES = 1.0
+#: Within an epoch, whose end is a better place.
+SECONDS_WITHIN_EPOCH = 300.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after so many epochs: its tensors by name, facts of JSON types, and files that go with them."""
+    """A training after so many epochs, and batches of the next: its tensors by name, facts of JSON types, files."""
 
     epoch: int
     tensors: dict[str, torch.Tensor]
     facts: dict[str, Any]
     files: Mapping[str, Path] = field(default_factory=dict)
+    batches: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its directory: those of later ones come later in the alphabet."""
+        return f"epoch-{self.epoch:06d}" + (f"-{self.batches:09d}" if self.batches else "")
 
 
 @dataclass
@@ -44,19 +52,20 @@ class Checkpoints:
 
     directory: Path
     seconds_between: float = SECONDS_BETWEEN_SAVES
+    seconds_within: float = SECONDS_WITHIN_EPOCH
     clock: Callable[[], float] = time.monotonic
     _saved: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._saved = self.clock()
 
-    def due(self) -> bool:
+    def due(self, *, within_epoch: bool = False) -> bool:
         """Return whether the last save is long enough ago."""
-        return self.clock() - self._saved >= self.seconds_between
+        return self.clock() - self._saved >= (self.seconds_within if within_epoch else self.seconds_between)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep the checkpoint in place of those before it."""
-        target = self.directory / f"epoch-{checkpoint.epoch:06d}"
+        target = self.directory / checkpoint.name
         files: dict[str, Content] = {
             TENSORS_FILE: tensor_writer(checkpoint.tensors),
             FACTS_FILE: canonical_json(checkpoint.facts),
@@ -77,8 +86,10 @@ class Checkpoints:
                 continue
             try:
                 facts = json.loads((directory / FACTS_FILE).read_bytes())
+                epoch, _, batches = directory.name.removeprefix("epoch-").partition("-")
                 return Checkpoint(
-                    epoch=int(directory.name.removeprefix("epoch-")),
+                    epoch=int(epoch),
+                    batches=int(batches or 0),
                     tensors=read_tensors(directory / TENSORS_FILE),
                     facts=facts,
                     files={path.name: path for path in directory.iterdir() if path.name not in OWN_FILES},

@@ -1,5 +1,6 @@
 """Where a training stands is kept whole or not at all, and one that goes on ends as one that was never stopped."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from plimsoll_api.spec import Distill
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
 from plimsoll_job.techniques import distill
+from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 EPOCHS = 6
@@ -126,3 +128,42 @@ def test_weights_that_are_shared_are_kept(tmp_path: Path) -> None:
     assert newest is not None
     assert newest.tensors["b"].tolist() == [0, 1, 2]
     assert newest.tensors["t"].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
+@pytest.mark.parametrize("dies_at", [2, 5, 7])
+def test_a_training_stopped_within_an_epoch_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    undisturbed = taught(None)
+    step, steps = Training._step, [0]
+
+    def mortal(self: Training, batch: torch.Tensor) -> torch.Tensor:
+        if steps[0] == dies_at:
+            raise Killed
+        steps[0] += 1
+        return step(self, batch)
+
+    # Of four batches each epoch.
+    every_batch = partial(Checkpoints, tmp_path, seconds_between=0, seconds_within=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_step", mortal)
+        with pytest.raises(Killed):
+            taught(every_batch())
+    epochs, batches = divmod(dies_at, 4)
+    assert [path.name for path in tmp_path.iterdir()] == [f"epoch-{epochs:06d}-{batches:09d}"]
+    seen: list[int] = []
+    monkeypatch.setattr(Training, "_step", lambda self, batch: (seen.append(len(batch)), step(self, batch))[1])
+    again = taught(every_batch())
+    assert len(seen) == 4 * EPOCHS - dies_at
+    assert again.candidate.fingerprint() == undisturbed.candidate.fingerprint()
+    assert again.details == undisturbed.details
+
+
+def test_minutes_pass_between_saves_within_an_epoch(tmp_path: Path) -> None:
+    now = [0.0]
+    checkpoints = Checkpoints(tmp_path, clock=lambda: now[0])
+    now[0] = 299.0
+    assert checkpoints.due()
+    assert not checkpoints.due(within_epoch=True)
+    now[0] = 300.0
+    assert checkpoints.due(within_epoch=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,12 +46,17 @@ class TrainingSet:
 
 @dataclass
 class Course:
-    """How a training went so far: optimizer steps, the mean of each term in each epoch, the held-out loss after it."""
+    """How a training went so far: optimizer steps, the mean of each term in each epoch, the held-out loss after it.
+
+    Of an epoch that is not finished, how many of its batches are, and the sum of each term over their samples.
+    """
 
     steps: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
     held_out: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    batches: int = 0
+    totals: list[float] = field(default_factory=list)
 
     @property
     def epochs(self) -> int:
@@ -88,6 +93,9 @@ class Training:
         self._steps = settings.epochs * len(split_samples(self._train, settings.batch_size))
         # In a file: beside the gradients and the moments it would be another model in memory.
         self._best: HeldFile | None = None
+        self._within_epoch: Checkpoints | None = None
+        #: The states of torch's generators within an epoch that was stopped.
+        self._chance: dict[str, torch.Tensor] = {}
         self._optimizer = torch.optim.AdamW(grouped(learner, recipe.weight_decay), lr=recipe.learning_rate, fused=True)
 
     def run(self, on_epoch: Callable[[int, float], None], checkpoints: Checkpoints | None = None) -> Course:
@@ -97,6 +105,8 @@ class Training:
         """
         if checkpoints is not None:
             self._restore(checkpoints)
+            # What each of several processes has drawn is its own, and the first alone saves.
+            self._within_epoch = checkpoints if self._ranks.world == 1 else None
         while self.course.epochs < self._settings.epochs and not self._stagnates():
             loss = self._train_epoch()
             if not math.isfinite(loss):
@@ -129,12 +139,20 @@ class Training:
         return order[held_out:].sort().values, order[:held_out].sort().values
 
     def _train_epoch(self) -> float:
-        """Train one epoch and return the mean loss."""
+        """Train one epoch, or the rest of one, and return the mean loss."""
         self._learner.train()
         order = self._train[shuffle(len(self._train), self._seed, self.course.epochs + 1, self._ranks.rank)]
         totals = torch.zeros(len(self._weights), dtype=torch.float64, device=self._device)
-        for batch in split_samples(order, self._settings.batch_size):
+        if self.course.batches:
+            totals += torch.tensor(self.course.totals, dtype=torch.float64, device=self._device)
+            _set_chance(self._chance)
+        for batch in split_samples(order, self._settings.batch_size)[self.course.batches :]:
             totals += self._step(batch)
+            self.course.batches += 1
+            if self._within_epoch is not None and self._within_epoch.due(within_epoch=True):
+                self.course.totals = totals.tolist()
+                self._within_epoch.save(self._checkpoint())
+        self.course.batches, self.course.totals = 0, []
         means = (self._ranks.add_up(totals) / len(order)).tolist()
         for kind, mean in zip(self._learner.terms, means, strict=True):
             self.course.curves.setdefault(kind, []).append(mean)
@@ -207,15 +225,17 @@ class Training:
         tensors = {f"model/{name}": tensor for name, tensor in self._learner.state_dict().items()}
         for number, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{key}": tensor for key, tensor in state.items()}
+        if self.course.batches:
+            tensors |= {f"chance/{name}": state for name, state in _chance(self._device).items()}
         best = {} if self._best is None else {BEST_FILE: self._best.path}
-        return Checkpoint(self.course.epochs, tensors, asdict(self.course), best)
+        return Checkpoint(self.course.epochs, tensors, asdict(self.course), best, self.course.batches)
 
     def _restore(self, checkpoints: Checkpoints) -> None:
         """Bring learner and optimizer where the newest checkpoint left them, if there is one."""
         kept = checkpoints.newest()
         if kept is None:
             return
-        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}, "chance": {}}
         for name, tensor in kept.tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
@@ -229,6 +249,19 @@ class Training:
         if (best := kept.files.get(BEST_FILE)) is not None:
             self._best = _held(partial(shutil.copyfile, best))
         self.course = Course(**kept.facts)
+        self._chance = parts["chance"]
+
+
+def _chance(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of the generators that a training on the device draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_chance(states: Mapping[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 @contextlib.contextmanager

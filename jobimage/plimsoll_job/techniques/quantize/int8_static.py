@@ -73,7 +73,8 @@ def _reduce(graph: onnx.GraphProto, names: Sequence[str], padding: Padding, layo
     which = {name: _input_of(layouts, layout) for name, layout in padding.layouts.items()}
     ends = {name: [f"{name}_{side}" for side in SIDES] for name in names}
     replace_nodes(graph, after_each(graph, {name: ends_of(name, which.get(name), *ends[name]) for name in names}))
-    add_limits(graph)
+    if layouts:
+        add_limits(graph)
     for layout in layouts:
         add_mask(graph, _input_of(layouts, layout), layout)
     del graph.output[:]
