@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from plimsoll_job.export.graph import lift_constants
+from plimsoll_job.export.graph import lift_constants, rename
 from plimsoll_job.export.lean import LeanModel, Numbers
 from plimsoll_job.sessions import open_session
 
@@ -52,6 +52,8 @@ def _skip_identities(model: LeanModel) -> None:
         else:
             kept.append(node)
     model.set_nodes(kept)
+    # What branches and loops read too.
+    rename(model.proto.graph, same)
 
 
 def _fold_nodes(model: LeanModel) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import chain
 
 import onnx
 
 from plimsoll_api.artifact import Tensor
-from plimsoll_job.export.lean import LeanModel, stored
+from plimsoll_job.export.lean import LeanModel, branches_of, read_by, stored
 
 NUMPY_NAMES = {
     onnx.TensorProto.FLOAT: "float32",
@@ -45,7 +45,7 @@ def strip(lean: LeanModel) -> None:
 def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Return the nodes in an order in which each comes after those that it reads from, as the format wants them."""
     makers = {name: at for at, node in enumerate(graph.node) for name in node.output}
-    reads = {at: {makers[name] for name in _read_by(node) if name in makers} for at, node in enumerate(graph.node)}
+    reads = {at: {makers[name] for name in read_by(node) if name in makers} for at, node in enumerate(graph.node)}
     return [graph.node[at] for at in TopologicalSorter(reads).static_order()]
 
 
@@ -58,20 +58,10 @@ def before_readers(
     """
     left, placed = dict(makers), list[onnx.NodeProto]()
     for node in nodes:
-        for name in _read_by(node):
+        for name in read_by(node):
             placed += left.pop(name, ())
         placed.append(node)
     return [*placed, *chain.from_iterable(left.values())]
-
-
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that the node reads, those among them that only its branches do."""
-    yield from node.input
-    for attribute in node.attribute:
-        for branch in (attribute.g, *attribute.graphs):
-            yield from (value.name for value in branch.output)
-            for inner in branch.node:
-                yield from _read_by(inner)
 
 
 def signature(model: onnx.ModelProto) -> tuple[list[Tensor], list[Tensor]]:
@@ -142,7 +132,7 @@ def _merge_constants(lean: LeanModel) -> None:
     first_of: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     # By the digest of its numbers: a map that holds them all would be the weights once more.
     renamed: dict[str, str] = {}
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    used = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
     spare = []
     for index, constant in enumerate(graph.initializer):
         if constant.name in used:
@@ -161,6 +151,9 @@ def _shorten_names(lean: LeanModel) -> None:
     graph = lean.proto.graph
     signature_names = {value.name for value in (*graph.input, *graph.output)}
     names = dict.fromkeys(_names(graph))
+    # Names within branches and loops stay: what is outside may not have them.
+    within = (branch for node in graph.node for branch in branches_of(node))
+    signature_names |= {name for branch in within for name in _names(branch)} - {*names}
     free = (
         short
         for short in (f"t{number}" for number in range(len(names) + len(signature_names)))
@@ -184,7 +177,11 @@ def _names(graph: onnx.GraphProto) -> Iterable[str]:
 
 
 def rename(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    """Let the nodes call values by other names; those of the signature and of constants stay."""
+    """Let the nodes, those of branches and loops too, call values by other names; those of the signature stay."""
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
         node.output[:] = [renamed.get(name, name) for name in node.output]
+        for branch in branches_of(node):
+            rename(branch, renamed)
+            for value in branch.output:
+                value.name = renamed.get(value.name, value.name)

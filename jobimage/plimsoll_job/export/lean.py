@@ -55,6 +55,23 @@ class Stored:
         return np.fromfile(self.path, self.kind, count, offset=self.offset).reshape(self.shape)
 
 
+def branches_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs within the node: branches of If, bodies of Loop and Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that the node reads, those among them that only its branches do."""
+    yield from node.input
+    for branch in branches_of(node):
+        yield from (value.name for value in branch.output)
+        for inner in branch.node:
+            yield from read_by(inner)
+
+
 @dataclass
 class LeanModel:
     """A model: those of the initializers that `numbers` names have only their names, types and shapes in `proto`."""
@@ -113,7 +130,7 @@ class LeanModel:
     def drop_unread(self) -> None:
         """Take out the constants that no node reads."""
         graph = self.proto.graph
-        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        read = {name for node in graph.node for name in read_by(node)} | {value.name for value in graph.output}
         for index in reversed(range(len(graph.initializer))):
             if graph.initializer[index].name not in read:
                 del graph.initializer[index]

@@ -13,6 +13,7 @@ from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_api.plan import Plan
 from plimsoll_api.sources import OutputFormat
 from plimsoll_api.tasks import CLASSIFICATION
+from plimsoll_job.boundary import boundary
 from plimsoll_job.cores import thread_count
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.onnx_export import MAX_WEIGHTS_BYTES
@@ -77,7 +78,8 @@ def load_plan(plan: Plan, store: Store, reporter: Reporter) -> Loaded:
     signature = signature_of(
         module, {"spec.data.calibration.inputs": calibration, "spec.data.train.inputs": train}, plan.task
     )
-    torch.set_num_threads(thread_count(count_macs(module, signature).total, TYPICAL_BATCH))
+    with boundary("spec.model.architecture", "its operations cannot be counted"):
+        torch.set_num_threads(thread_count(count_macs(module, signature).total, TYPICAL_BATCH))
     digests = {"spec.model": source.digest, "spec.model.files": digest_of_files(source.files)}
     digests |= {
         f"spec.data.{use}": read.digest for use, read in (("train", train), ("calibration", calibration)) if read
