@@ -9,7 +9,7 @@ from pydantic import Field
 from plimsoll_api.model import Decimal, Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within, cel_number, exactly_one_of
 from plimsoll_api.sources import Architecture, ModelSource
-from plimsoll_api.steps.training import EarlyStopping, MixedSchedule
+from plimsoll_api.steps.training import Augmentation, EarlyStopping, MixedSchedule
 from plimsoll_api.values import list_of
 
 LOSSES = ("logits", "labels", "features", "attention", "relation")
@@ -189,6 +189,12 @@ class Distill(MixedSchedule):
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="End before the last epoch when the model gets no better; never when unset."
+    )
+
+    augmentation: Augmentation | None = Field(
+        default=None,
+        description="Move and mirror the images that are trained on; the teacher sees the same ones. As they are when "
+        "unset.",
     )
 
     @property

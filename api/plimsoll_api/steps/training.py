@@ -26,6 +26,20 @@ class EarlyStopping(Model):
     )
 
 
+class Augmentation(Model):
+    """Images that are trained on in more than one place or direction; each epoch draws anew."""
+
+    shift: Annotated[Fraction, Within("at most 0.5 (50%)", at_most=0.5)] = Field(
+        default=Fraction("10%"),
+        description="How far an image is moved at most, as a share of its height and width, at most 0.5; zeros come "
+        "in.",
+    )
+    horizontal_flip: bool = Field(
+        default=False,
+        description="Whether every other image is mirrored. Only where left and right mean nothing: not for digits.",
+    )
+
+
 class Precision(StrEnum):
     """The number format in which the model in training computes; its weights are always Float32."""
 

@@ -16,6 +16,7 @@ from plimsoll_job.figures import count_macs
 from plimsoll_job.load.data import Samples, check_classes
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.roles import build_student
+from plimsoll_job.techniques.distill.augment import check_images
 from plimsoll_job.techniques.distill.learner import Learner, arithmetic_of
 from plimsoll_job.techniques.distill.lesson import lesson, tell_epochs, thin
 from plimsoll_job.techniques.distill.pairs import Couple
@@ -35,6 +36,8 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     """
     samples = bench.need_train()
     device = bench.ranks.device
+    if settings.augmentation is not None:
+        check_images(bench.signature, bench.spec_field)
     if settings.student is not None:
         candidate.let_go()
         candidate = _fresh(settings.student, bench)
@@ -53,7 +56,8 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
     macs = count_macs(candidate.module, bench.signature).total
     with lesson(macs, settings.micro_batch_size or settings.batch_size, f"{bench.spec_field}.learningRate") as notes:
         inputs = tensors_of(samples.inputs)
-        teacher = Teacher(teacher_module, terms, inputs, samples.batch_size, device)
+        remembers = settings.augmentation is None
+        teacher = Teacher(teacher_module, terms, inputs, samples.batch_size, device, remembers=remembers)
         del teacher_module
         training = Training(
             learner,
@@ -74,6 +78,7 @@ def apply(settings: Distill, candidate: Candidate, bench: Bench) -> Applied:
             "samples": len(samples),
             "optimizer": told(recipe, family, settings),
             "teacher": {"asked": teacher.asked, "architecture": source.architecture, "digest": source.digest},
+            **({} if settings.augmentation is None else {"augmentation": settings.augmentation.to_wire()}),
             **padding.to_details(),
             **_knowledge(settings, terms, course),
         },

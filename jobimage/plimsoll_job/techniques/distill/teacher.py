@@ -19,7 +19,14 @@ class Teacher:
     """Gives each term its knowledge of any of the samples; in the host's memory until then."""
 
     def __init__(
-        self, module: nn.Module, terms: Mapping[str, Term], inputs: Batch, batch_size: int, device: torch.device
+        self,
+        module: nn.Module,
+        terms: Mapping[str, Term],
+        inputs: Batch,
+        batch_size: int,
+        device: torch.device,
+        *,
+        remembers: bool = True,
     ) -> None:
         self._terms = {kind: term for kind, term in terms.items() if kind != "labels"}
         self._layers = sorted({pair.teacher.name for term in terms.values() for pair in term.pairs})
@@ -28,7 +35,7 @@ class Teacher:
         self._module: nn.Module | None = None
         if self._terms:
             self._module = module.to(device).eval()
-            if self._fits():
+            if remembers and self._fits():
                 self._remembered = self._ask_all()
                 self._module = None
 
@@ -37,8 +44,10 @@ class Teacher:
         """How often a sample is put to the teacher, for the record."""
         return "Never" if not self._terms else "Once" if self._module is None else "EachEpoch"
 
-    def knowledge(self, chosen: torch.Tensor) -> dict[str, Knowledge]:
-        """Return the knowledge of the samples of these numbers, on the device."""
+    def knowledge(self, chosen: torch.Tensor, changed: Batch | None = None) -> dict[str, Knowledge]:
+        """Return the knowledge of the samples of these numbers, on the device; of them as changed where they are."""
+        if changed is not None:
+            return self._ask(changed) if self._terms else {}
         if self._remembered is not None:
             return {
                 kind: tuple(tensor[chosen].to(self._device) for tensor in knowledge)

@@ -20,6 +20,7 @@ from plimsoll_job.checkpoints import Checkpoint, Checkpoints, read_tensors, tens
 from plimsoll_job.errors import UserError
 from plimsoll_job.ranks import Ranks
 from plimsoll_job.scratch import HeldFile, Scratch
+from plimsoll_job.techniques.distill.augment import augment
 from plimsoll_job.techniques.distill.learner import Learner
 from plimsoll_job.techniques.distill.recipe import Recipe, grouped
 from plimsoll_job.techniques.distill.teacher import Teacher
@@ -189,10 +190,13 @@ class Training:
     def _take(
         self, chosen: torch.Tensor
     ) -> tuple[Batch, dict[str, Knowledge], torch.Tensor | None, torch.Tensor | None]:
-        labels, mask = self._data.labels, self._data.mask
+        labels, mask, changed = self._data.labels, self._data.mask, None
+        inputs = tuple(one[chosen] for one in self._data.inputs)
+        if self._settings.augmentation is not None and self._learner.training:
+            inputs = changed = tuple(augment(one, self._settings.augmentation) for one in inputs)
         return (
-            tuple(one[chosen].to(self._device) for one in self._data.inputs),
-            self._data.teacher.knowledge(chosen),
+            tuple(one.to(self._device) for one in inputs),
+            self._data.teacher.knowledge(chosen, changed),
             None if labels is None else labels[chosen].to(self._device),
             None if mask is None else mask[chosen].to(self._device),
         )
