@@ -7,10 +7,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.jobimage.modules import residual
 from torch import nn
 
-from plimsoll_job.export.graph import name_nodes
+from plimsoll_job.export.graph import module_of, name_nodes
 from plimsoll_job.export.onnx_export import trace_named
 from plimsoll_job.load.inputs import single
-from plimsoll_job.techniques.quantize.layers import find_layers, module_of
+from plimsoll_job.techniques.quantize.layers import find_layers
 
 
 @pytest.mark.parametrize(
