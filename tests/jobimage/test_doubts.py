@@ -1,13 +1,19 @@
 """Answers that are not finite are counted and never right, and a baseline that says nothing is told."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from plimsoll_api.sources import Task
+from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.doubts import chance_agreement, in_another_order
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS
+from plimsoll_job.techniques.distill.teacher import Teacher
+from plimsoll_job.techniques.quantize.quantized import check_finite
 
 NAN, INF = np.nan, np.inf
 
@@ -85,6 +91,18 @@ def test_vectors_leave_out_what_is_not_finite_and_count_it() -> None:
     assert evidence.similarity is not None
     assert evidence.similarity.samples == 39
     assert yardstick.figures(vectors, np.full_like(vectors, INF), None).cosine_similarity is None
+
+
+def test_nothing_is_learned_from_a_teacher_or_a_float_model_that_is_not_finite() -> None:
+    inputs = (torch.tensor([[1.0], [0.0], [2.0]]),)
+    module = nn.Module()
+    module.forward = torch.log  # type: ignore[method-assign]
+    terms: Any = {"logits": SimpleNamespace(pairs=(), knowledge=lambda answers: (answers.output,))}
+    with pytest.raises(UserError, match=r"spec.data.train: the teacher answers 1 of a batch's 3 samples with NaN"):
+        Teacher(module, terms, inputs, 3, torch.device("cpu"))
+    check_finite(np.ones((4, 2)))
+    with pytest.raises(UserError, match=r"spec.data.calibration: the model answers 1 of its 4 samples with NaN"):
+        check_finite(np.array([[1.0, 2], [1, NAN], [1, 1], [1, 1]]))
 
 
 # --- doubts

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.distill.answers import Answers, listening
 from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.observe import Batch
@@ -75,6 +76,14 @@ class Teacher:
         assert self._module is not None  # noqa: S101 — dropped only once everything is remembered
         with torch.no_grad(), listening(self._module, self._layers) as heard:
             output = self._module(*(one.to(self._device) for one in batch))
+        # Of tokens, those of the padding may be anything.
+        wrong = 0 if output.ndim > 2 else int((~output.isfinite().flatten(1).all(dim=1)).sum())
+        if wrong:
+            raise UserError(
+                f"spec.data.train: the teacher answers {wrong} of a batch's {len(output)} samples with NaN or "
+                "infinity: nothing can be learned from that; leave such samples out",
+                reason="AnswersNotFinite",
+            )
         answers = Answers(output, heard)
         return {kind: term.knowledge(answers) for kind, term in self._terms.items()}
 

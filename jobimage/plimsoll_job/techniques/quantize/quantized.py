@@ -67,6 +67,8 @@ class Start:
         slim_model.write(graph)
         give_back()
         expected = None if calibration is None else answers(open_frugally(graph), calibration)
+        if expected is not None:
+            check_finite(expected)
         return cls(model, graph, calibration, expected)
 
 
@@ -81,6 +83,18 @@ class Quantized:
     details: Mapping[str, Any]
     notes: tuple[str, ...]
     left: tuple[Leftover, ...]
+
+
+def check_finite(expected: Answers) -> None:
+    """UserError where the float model's own answers to the calibration data are not finite: nor would its ranges be."""
+    # Of tokens, those of the padding may be anything.
+    wrong = 0 if expected.ndim > 2 else int((~np.isfinite(expected).reshape(len(expected), -1).all(axis=1)).sum())
+    if wrong:
+        raise UserError(
+            f"spec.data.calibration: the model answers {wrong} of its {len(expected)} samples with NaN or infinity "
+            "before it is quantized; leave such samples out",
+            reason="AnswersNotFinite",
+        )
 
 
 def quantize(
