@@ -72,13 +72,13 @@ def encoder() -> nn.Module:
 
 def pruned_twice() -> nn.Module:
     layer = nn.Linear(4, 4)
-    prune.random_unstructured(layer, "weight", 0.3)
-    prune.l1_unstructured(layer, "weight", 0.3)
-    prune.l1_unstructured(layer, "bias", 0.5)
+    prune.random_unstructured(layer, "weight", 0.3)  # type: ignore[no-untyped-call]
+    prune.l1_unstructured(layer, "weight", 0.3)  # type: ignore[no-untyped-call]
+    prune.l1_unstructured(layer, "bias", 0.5)  # type: ignore[no-untyped-call]
     return layer
 
 
-def recurrent(kind: type[nn.RNNBase], *names: str, way: Callable[..., nn.Module]) -> nn.Module:
+def recurrent(kind: Callable[..., nn.RNNBase], *names: str, way: Callable[..., nn.Module]) -> nn.Module:
     cell: nn.Module = kind(4, 5, batch_first=True)
     for name in names:
         way(cell, name)
@@ -88,7 +88,7 @@ def recurrent(kind: type[nn.RNNBase], *names: str, way: Callable[..., nn.Module]
 IMAGES, ROWS, TOKENS = torch.randn(2, 3, 8, 8), torch.randn(2, 4), torch.tensor([[1, 2, 8], [3, 0, 1]])
 KINDS: dict[str, tuple[Callable[[], nn.Module], torch.Tensor]] = {
     "weight norm, old": (lambda: weight_norm(nn.Linear(4, 5)), ROWS),
-    "weight norm over all": (lambda: weight_norm(nn.Linear(4, 5), dim=None), ROWS),
+    "weight norm over all": (lambda: weight_norm(nn.Linear(4, 5), dim=None), ROWS),  # type: ignore[arg-type]
     "spectral norm, old": (lambda: spectral_norm(nn.Conv2d(3, 5, 3)), IMAGES),
     "weight norm": (lambda: parametrizations.weight_norm(nn.ConvTranspose2d(3, 5, 3)), IMAGES),
     "spectral norm": (lambda: parametrizations.spectral_norm(nn.Conv2d(3, 5, 3)), IMAGES),
@@ -165,7 +165,7 @@ def hooked() -> nn.Module:
         (lambda: nn.Sequential(nn.LazyLinear(4)), r"0\.weight is lazy"),
         (lambda: nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), r"0\.weight is complex"),
         (lambda: nn.Sequential(nn.Linear(2, 2, device="meta")), r"0\.weight is on the meta device"),
-        (lambda: nn.Sequential(torch.ao.nn.quantized.Linear(2, 2)), r"0 is quantized"),
+        (lambda: nn.Sequential(torch.ao.nn.quantized.Linear(2, 2)), r"0 is quantized"),  # type: ignore[no-untyped-call]
     ],
 )
 def test_what_cannot_be_taken_is_named(make: Callable[[], nn.Module], told: str) -> None:
@@ -264,7 +264,7 @@ def test_tied_weights_are_loaded_from_a_file_that_has_them_once_or_twice(copies:
     )
     loaded = load_model(source, Store(mounts={"m": tmp_path})).module
     torch.testing.assert_close(loaded(ROWS), module(ROWS))
-    assert loaded.left.weight is loaded.right.weight
+    assert loaded.get_submodule("left").weight is loaded.get_submodule("right").weight
     assert weights_bytes(loaded) == 4 * count_parameters(loaded) == 4 * (24 + 27)
 
 

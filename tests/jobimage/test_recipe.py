@@ -93,7 +93,12 @@ def test_norms_biases_and_embeddings_do_not_decay() -> None:
 def test_the_record_tells_what_was_chosen_and_by_what(monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[float] = []
     clip = nn.utils.clip_grad_norm_
-    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda these, most: (norms.append(most), clip(these, most)))
+
+    def noted(these: Any, most: float) -> Any:
+        norms.append(most)
+        return clip(these, most)
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", noted)
     module = tiny_bert()
     bench = bench_of(module, train=sentences(), signature=WORDS)
     order = Distill.model_validate({"epochs": 1, "weightDecay": "0.1"})

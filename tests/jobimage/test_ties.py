@@ -14,7 +14,8 @@ from plimsoll_api.sources import OutputFormat
 from plimsoll_api.spec import Factorize, Prune, Quantize
 from plimsoll_api.steps.distill import Distill
 from plimsoll_job.export.onnx_export import export_onnx
-from plimsoll_job.export.outputs import TORCH_FILE, write_outputs
+from plimsoll_job.export.outputs import write_outputs
+from plimsoll_job.export.reload import TORCH_FILE
 from plimsoll_job.figures import count_parameters, weights_bytes
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import distill, factorize, quantize

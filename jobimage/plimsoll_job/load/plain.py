@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,7 +87,7 @@ def _computed(module: nn.Module) -> list[_Computed]:
             found += [_Computed(path, layer, name, None) for name in layer.parametrizations]
         for hook in layer._forward_pre_hooks.values():
             # Parts of one tensor that were pruned one after the other are held by one hook.
-            name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", "")
+            name = str(getattr(hook, "_tensor_name", None) or getattr(hook, "name", ""))
             if isinstance(hook, Hook):
                 found.append(_Computed(path, layer, name, hook))
     return found
@@ -128,9 +129,9 @@ def _remove(one: _Computed) -> None:
     elif isinstance(one.hook, SpectralNorm):
         remove_spectral_norm(one.layer, one.name)
     elif one.hook is not None:
-        prune.remove(one.layer, one.name)
+        prune.remove(one.layer, one.name)  # type: ignore[no-untyped-call]
     else:
-        parts = one.layer.parametrizations[one.name]  # type: ignore[index]
+        parts: Any = one.layer.parametrizations[one.name]  # type: ignore[index]
         # torch writes what was computed into what it was computed from, which other layers may share.
         for name, parameter in list(parts.named_parameters(recurse=False)):
             parts._parameters[name] = nn.Parameter(parameter.detach().clone())

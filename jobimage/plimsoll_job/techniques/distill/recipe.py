@@ -118,11 +118,11 @@ def grouped(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-class _Seen(TorchDispatchMode):
+class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which families the operations are of, whoever calls them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.families: set[Family] = set()
         #: What softmax answered: held, so that no other tensor gets their memory.
         self._weights: list[torch.Tensor] = []

@@ -89,7 +89,8 @@ def _scale(weight: NDArray[Any], reach: int) -> NDArray[Any]:
 
 
 def _rounded(source: Numbers, scale: NDArray[Any]) -> NDArray[Any]:
-    return np.rint(source() / scale).astype(np.int8)
+    rounded: NDArray[Any] = np.rint(source() / scale).astype(np.int8)
+    return rounded
 
 
 def _turned(source: Numbers, scale: NDArray[Any]) -> NDArray[Any]:
