@@ -14,6 +14,7 @@ from torch import nn
 from plimsoll_api.artifact import Leftover
 from plimsoll_api.spec import Step
 from plimsoll_job.compress import left_by
+from plimsoll_job.errors import UserError
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.techniques.left import MOST, held_by_layer, leave, left_in_graph, left_in_module
@@ -35,6 +36,13 @@ class Reads(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.last(self.norm(self.core(self.first(rows))[0][:, -1]))
         return logits
+
+
+class Answers(nn.Module):
+    """The last of a recurrent layer's answers."""
+
+    def forward(self, answers: tuple[torch.Tensor, object]) -> torch.Tensor:
+        return answers[0][:, -1]
 
 
 def left_of(module: nn.Module, **step: dict[str, Any]) -> dict[str, Leftover]:
@@ -165,3 +173,11 @@ def test_zeros_reach_transposed_convolutions_along_what_they_read() -> None:
     fours = applied.candidate.module.get_parameter("0.weight").movedim(0, -1).reshape(-1, 4)
     assert ((fours != 0).sum(dim=1) == 2).all()
     assert [one.layer for one in applied.left] == ["2"]
+
+
+def test_a_model_of_which_nothing_can_be_cut_is_refused_by_its_largest_layers() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.LSTM(8, 32, batch_first=True), Answers(), nn.Linear(32, 3)).eval()
+    module.input_shape = (6, 8)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"the largest: 0 \(LSTM, 98% of the bytes\): its hidden units are not cut"):
+        left_of(module, prune={"criterion": "Magnitude", "amount": "5%"})

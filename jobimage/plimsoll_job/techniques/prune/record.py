@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from plimsoll_api.artifact import Leftover
 from plimsoll_api.model import canonical_json, digest_of
-from plimsoll_job.techniques.left import leave
+from plimsoll_job.techniques.left import held_by_layer, leave, left_in_module, why_left
 from plimsoll_job.techniques.prune.compensation import Refitted
 from plimsoll_job.techniques.prune.coupling import ChannelGroup
 from plimsoll_job.techniques.prune.grouped import is_grouped
@@ -95,6 +96,13 @@ def left_whole(module: nn.Module, roots: Sequence[str]) -> tuple[Leftover, ...]:
     """Return the layers whose channels turned out not to be removable."""
     why = "the model does not answer rightly without single channels of it"
     return tuple(leave(root, type(module.get_submodule(root)).__name__, why) for root in roots)
+
+
+def largest_left(module: nn.Module, most: int = 3) -> str:
+    """Return the largest layers of a model of which none can be cut, and why."""
+    held = held_by_layer(module)
+    left = left_in_module(held, held, (), (), partial(why_left, "prune"))[:most]
+    return "; ".join(f"{one.layer} ({one.kind}, {one.share:.0%} of the bytes): {one.reason}" for one in left)
 
 
 def reached_by(groups: Sequence[ChannelGroup]) -> frozenset[str]:

@@ -25,6 +25,7 @@ from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
     gone_by_layer,
+    largest_left,
     left_whole,
     notes_on_amount,
     notes_on_cuts,
@@ -65,7 +66,10 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     module = candidate.module
     groups = find_groups(module, bench.signature)
     if not groups:
-        raise UserError(f"{bench.spec_field}: the model has no layer whose channels could go", reason="NotPrunable")
+        raise UserError(
+            f"{bench.spec_field}: the model has no layer whose channels could go; the largest: {largest_left(module)}",
+            reason="NotPrunable",
+        )
     padding = Padding() if settings.criterion is PruneCriterion.MAGNITUDE else _padding(module, groups, bench)
     scores = _score(settings, module, groups, bench, padding)
     details: dict[str, Any] = padding.to_details()
