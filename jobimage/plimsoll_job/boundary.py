@@ -159,14 +159,14 @@ def _layer_of(frames: list[FrameType]) -> str:
     if torch is None:
         return ""
     called = [one for frame in frames if isinstance(one := frame.f_locals.get("self"), torch.nn.Module)]
-    # A module of ours, such as the one that trains, holds the model.
+    # A module of ours, such as the one that trains, or of torch's tracer holds the model.
     models = [one for one in called if type(one).__module__.startswith(MODELS) or _is_anothers(one)]
     names = {id(layer): name for name, layer in models[0].named_modules()} if models else {}
     return next((names[id(one)] for one in reversed(models) if names.get(id(one))), "")
 
 
 def _is_anothers(module: Any) -> bool:
-    return not type(module).__module__.startswith("plimsoll_job.")
+    return not type(module).__module__.startswith(("plimsoll_job.", "torch.jit._trace"))
 
 
 def _node_of(frame: FrameType) -> str:

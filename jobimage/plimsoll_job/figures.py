@@ -35,8 +35,8 @@ class ModuleFigures:
 
 
 def has_weight(layer: nn.Module) -> bool:
-    """Tell whether the layer is a convolution or a linear layer."""
-    return isinstance(layer, WEIGHTED) or is_transposed(layer)
+    """Tell whether the layer is a convolution or a linear layer; one without outputs or inputs holds no numbers."""
+    return (isinstance(layer, WEIGHTED) or is_transposed(layer)) and layer.get_parameter("weight").numel() > 0
 
 
 def is_transposed(layer: nn.Module) -> bool:

@@ -17,6 +17,8 @@ from torch import nn
 from plimsoll_job.boundary import boundary, unforeseen
 from plimsoll_job.ending import summary_of
 from plimsoll_job.errors import InternalError, PlimsollError, TransientError, UserError
+from plimsoll_job.export.onnx_export import trace_named
+from plimsoll_job.load.inputs import single
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.techniques.observe import tensors_of
 from plimsoll_job.techniques.table import TECHNIQUES
@@ -171,3 +173,9 @@ def test_torn_files_of_any_kind_are_the_requests(claims: Claims, tmp_path: Path)
             (claims.directory / "data" / f"torn.{ending}").write_bytes(content)
             with pytest.raises(UserError):
                 compressed(claims, [PRUNE], calibration={"uri": f"pvc://data/torn.{ending}"})
+
+
+def test_a_layer_that_cannot_be_traced_is_called_as_the_model_calls_it() -> None:
+    module = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(2, 2), Picky(KeyError("x"))))
+    with pytest.raises(UserError, match=r"cannot be exported to ONNX: .*, at layer 1\.1: KeyError"):
+        trace_named(module, single((2,)))

@@ -6,6 +6,7 @@ way, whatever linear combination holds between channels at every place also hold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,9 @@ class Reader:
         """Return the layer's weight as float64 [outputs, channels, spread or places of the kernel]."""
         weight = layer.weight
         assert isinstance(weight, torch.Tensor)  # noqa: S101 — readers are layers with a weight
-        return weight.detach().double().reshape(len(weight), self.channel_count, -1)
+        # A layer may have no outputs: then the sizes do not tell each other.
+        spread = math.prod(weight.shape[1:]) // self.channel_count
+        return weight.detach().double().reshape(len(weight), self.channel_count, spread)
 
     def effect(self, layer: nn.Module) -> torch.Tensor:
         """Return W'W: times the second moments of the channels it sums to the energy of the layer's output."""
