@@ -10,6 +10,9 @@ from torch import nn
 from plimsoll_job.figures import CONVOLUTIONS
 from plimsoll_job.techniques.prune.dependency import tp
 
+#: Each channel is normalised by itself, by its own or by running statistics.
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
 
 def is_depthwise(layer: nn.Module) -> bool:
     """Tell whether the layer is a convolution that hands each channel on by itself."""
@@ -58,4 +61,7 @@ class Graph(tp.DependencyGraph):  # type: ignore[misc]
         """Return what cuts the layer."""
         if is_grouped(module) and hands_on(module):
             return self._groups_pruner
+        if isinstance(module, INSTANCE_NORMS):
+            # That of its own leaves running statistics as they are.
+            return self.REGISTERED_PRUNERS[tp.ops.OPTYPE.BN]
         return super().get_pruner_of_module(module)

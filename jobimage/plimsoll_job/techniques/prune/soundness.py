@@ -15,13 +15,14 @@ from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.allocation import unread
 from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
+from plimsoll_job.techniques.prune.grouped import INSTANCE_NORMS
 from plimsoll_job.techniques.shape import Cut
 from plimsoll_job.techniques.ties import ties_of
 
 #: Largest difference of answers, as a share of the largest answer.
 TOLERANCE = 1e-3
 #: What hands each channel on by itself; other normalisation mixes them, so that answers change with every channel.
-CHANNELWISE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.PReLU)
+CHANNELWISE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, *INSTANCE_NORMS, nn.PReLU)
 
 
 def cut_soundly(
