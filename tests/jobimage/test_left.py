@@ -181,3 +181,16 @@ def test_a_model_of_which_nothing_can_be_cut_is_refused_by_its_largest_layers() 
     module.input_shape = (6, 8)  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"the largest: 0 \(LSTM, 98% of the bytes\): its hidden units are not cut"):
         left_of(module, prune={"criterion": "Magnitude", "amount": "5%"})
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_transposed_convolution_gets_int8_and_one_in_groups_stays_float_and_is_named(groups: int) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.ConvTranspose2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.ConvTranspose2d(16, 8, 4, stride=2, groups=groups), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(),
+    ).eval()  # fmt: skip
+    module.input_shape = (3, 4, 4)  # type: ignore[assignment]
+    left = left_of(module, quantize={"scheme": "Int8Static"})
+    assert list(left) == ["3"] * (groups == 2)
+    assert all("no int8 transposed convolution in groups" in one.reason for one in left.values())

@@ -54,6 +54,8 @@ class Layer:
     stacked: bool = False
     #: Of a recurrent layer: what its state before is multiplied with.
     of_state: str | None = None
+    #: Whether a convolution's channels are in groups.
+    grouped: bool = False
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -74,8 +76,10 @@ def find_layers(model: onnx.ModelProto, modules: Collection[str]) -> tuple[Layer
         weight = next((node.input[at] for at in places if node.input[at] in matrices), None)
         of_state = node.input[2] if node.op_type in RECURRENT else None
         if weight is not None and (of_state is None or of_state in matrices):
+            grouped = any(one.name == "group" and one.i > 1 for one in node.attribute)
             stacked = node.op_type == "MatMul" and weight == node.input[1] and matrices[weight] > 2
-            layers.append(Layer(node.name, module_of(node.name, modules), node.op_type, weight, stacked, of_state))
+            module = module_of(node.name, modules)
+            layers.append(Layer(node.name, module, node.op_type, weight, stacked, of_state, grouped))
     return tuple(layers)
 
 

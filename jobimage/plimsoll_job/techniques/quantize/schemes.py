@@ -76,6 +76,9 @@ class Scheme:
         """Return why the layer does not get the format, None when it does."""
         if layer.operator not in self.operators:
             return self.why_others_stay
+        # It takes a scale for each output of one group, and has more outputs.
+        if self.of_integers and layer.operator == "ConvTranspose" and layer.grouped:
+            return "ONNX Runtime has no int8 transposed convolution in groups"
         # Its kernels have one scale a column for the whole stack, and fail at the first run.
         return "ONNX Runtime has no int8 product of stacked matrices" if self.of_integers and layer.stacked else None
 
