@@ -172,6 +172,25 @@ def test_wrong_data_names_its_field(made: tuple[Claims, Summary], changes: dict[
         measured(made, data=data)
 
 
+def test_a_baseline_in_doubt_is_timed_once_it_is_accepted(made: tuple[Claims, Summary]) -> None:
+    file = made[0].directory / "data" / "test.parquet"
+    table = pq.read_table(file)
+    index = table.column_names.index("labels")
+    labels = pa.array([(label + 1) % 3 for label in table["labels"].to_pylist()])
+    pq.write_table(table.set_column(index, "labels", labels), file)
+    gates = [Gate.model_validate({"metric": "accuracy", "maxRegression": "60%"})]
+    doubted = measured(made, by_step=True)
+    assert "labels were in another order" in doubted.doubts[-1]
+    assert doubted.baseline is not None
+    assert (doubted.ratios, doubted.steps, doubted.baseline.latency) == ([], [], [])
+    assert [check.name for check in judge(doubted, gates).checks] == ["baseline"]
+    latency = {"batchSizes": [1], "rounds": 8, "processes": 2}
+    accepted = measured(made, settings={"latency": latency, "acceptBaseline": True})
+    assert accepted.doubts == doubted.doubts
+    assert accepted.ratios
+    assert accepted.notes[0] == f"Accepted though in doubt: {doubted.doubts[0]}."
+
+
 def test_labels_beyond_the_models_classes_are_refused(made: tuple[Claims, Summary]) -> None:
     file = made[0].directory / "data" / "test.parquet"
     table = pq.read_table(file)

@@ -13,7 +13,7 @@ from plimsoll_api.data import EvaluationData
 from plimsoll_api.machine import Machine
 from plimsoll_api.names import REQUEST_VARIABLE
 from plimsoll_api.plan import EvaluationRequest
-from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus
+from plimsoll_api.release import ModelReleaseSpec, ModelReleaseStatus, Reevaluation
 from plimsoll_api.report import Outcome, Summary
 from plimsoll_api.status import ReportRef
 from plimsoll_operator.actions import Create, Refusal
@@ -23,6 +23,7 @@ from plimsoll_operator.release import build
 from plimsoll_operator.release.decide import decide
 from plimsoll_operator.release.revisions import Revision
 from plimsoll_operator.release.snapshot import ReleaseSnapshot
+from plimsoll_operator.release.wishes import evaluation_settings
 from plimsoll_operator.reports import ReportReading
 from plimsoll_operator.stage import Stage, StageState
 
@@ -186,3 +187,10 @@ def test_data_of_the_jobs_kind_is_measured(own: dict[str, Any], given: dict[str,
     assert status.reevaluation is not None
     assert status.reevaluation.completion_time is None
     assert ordered[0].startswith("create digits-")
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, False), (True, True), (False, False)])
+def test_a_wish_may_accept_a_baseline_that_fails_on_its_data(asked: bool | None, expected: bool) -> None:
+    settings = evaluation_settings(Reevaluation(id="new", accept_baseline=asked), revision(2, "candidate"))
+    assert settings.accept_baseline is expected
+    assert evaluation_settings(None, revision(2, "candidate")) == revision(2, "candidate").spec.evaluation
