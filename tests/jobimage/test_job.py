@@ -1,5 +1,6 @@
 """The job image as its pods run it: processes of their own, killed and started again."""
 
+import ast
 import errno
 import os
 import re
@@ -187,3 +188,14 @@ def test_long_messages_fit_a_termination_message() -> None:
         summary = summary_of(Outcome.TRY_AGAIN, "Stopped", letter * 5_000)
         assert len(summary.message) <= 1_500
     assert len(summary_of(Outcome.TRY_AGAIN, "Stopped", "a" * 5_000).canonical_json()) < MAX_SUMMARY_BYTES
+
+
+def test_every_process_that_is_started_ends_with_the_one_that_started_it() -> None:
+    started = []
+    for folder in ("jobimage", "cli"):
+        for file in (Path(__file__).parents[2] / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("subprocess.run", "subprocess.Popen"):
+                    started.append((file.name, any(one.arg is None for one in node.keywords)))
+    # The keywords without a name are those of child_arguments.
+    assert sorted(started) == [("child.py", True), ("launch.py", True), ("stage.py", True)]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll_api.gates import LatencyMeasurement
-from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.child import run_child
 from plimsoll_job.evaluate.timed import PEAK_MEMORY_BYTES, Graph, Order, Pair
 from plimsoll_job.evaluate.timing import Times
 from plimsoll_job.load.inputs import Arrays
@@ -62,28 +59,16 @@ def time_in_processes(
                 other_first=process % 2 == 1,
             )
             (root / "order.json").write_bytes(order.canonical_json())
-            _run(root / "order.json", root / "times.npz")
+            run_child(
+                "plimsoll_job.evaluate.timed",
+                [root / "order.json", root / "times.npz"],
+                does="times the models",
+                refusal=f"{SPEC_FIELD}: the models cannot be timed",
+                reason="TimingFails",
+            )
             with np.load(root / "times.npz", allow_pickle=False) as archive:
                 count_beside(int(archive[PEAK_MEMORY_BYTES]))
                 for number, sizes in enumerate(found):
                     for size, times in sizes.items():
                         times.append(Times(archive[f"{number}/{size}/0"], archive[f"{number}/{size}/1"]))
     return found
-
-
-def _run(order: Path, times: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "plimsoll_job.evaluate.timed", str(order), str(times)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-    )
-    if ended.returncode < 0:
-        # Killed, mostly for memory: the models may be as good as any.
-        raise TransientError(
-            f"the process that times the models was ended by signal {-ended.returncode}", reason="Killed"
-        )
-    if ended.returncode:
-        last = ended.stderr.strip().splitlines()[-1:] or ["no word of why"]
-        raise UserError(f"{SPEC_FIELD}: the models cannot be timed: {last[0]}", reason="TimingFails")

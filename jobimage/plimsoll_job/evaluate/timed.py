@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from plimsoll_api.model import Model, digest_of
 from plimsoll_job.evaluate.timing import measure_times
 from plimsoll_job.memory import peak_memory_bytes
+from plimsoll_job.parent import end_with_parent
 from plimsoll_job.sessions import open_served
 
 PEAK_MEMORY_BYTES = "peak_memory_bytes"
@@ -79,6 +80,7 @@ def times_of(order: Order) -> dict[str, NDArray[np.float64]]:
 
 def main() -> None:
     """Carry the order out."""
+    end_with_parent()
     order = Order.model_validate_json(Path(sys.argv[1]).read_bytes())
     times = times_of(order)
     np.savez(sys.argv[2], **times, **{PEAK_MEMORY_BYTES: peak_memory_bytes()})  # type: ignore[arg-type]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,14 +12,13 @@ from numpy.typing import NDArray
 
 from plimsoll_api.artifact import MODEL_FILE
 from plimsoll_api.sources import OutputFormat
-from plimsoll_job.errors import TransientError, UserError
+from plimsoll_job.child import run_child
+from plimsoll_job.errors import UserError
 from plimsoll_job.export.alike import counting, difference, scale_of
 from plimsoll_job.export.fresh import PEAK_MEMORY_BYTES
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.memory import count_beside, give_back
-from plimsoll_job.parent import child_arguments
 
-TIMEOUT_SECONDS = 1_800
 TORCH_FILE = "model.pt2"
 DIRECTORY = "huggingface"
 #: What of the artifact is loaded, by format.
@@ -61,33 +58,17 @@ def check_reload(
 
 
 def _answers_elsewhere(loaded: Path, kind: OutputFormat, task: str, batches: Sequence[Arrays]) -> list[NDArray[Any]]:
-    with tempfile.TemporaryDirectory() as directory, child_arguments(OMP_WAIT_POLICY="PASSIVE") as ending_with_us:
+    with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         arrays = {f"{batch}/{name}": array for batch, inputs in enumerate(batches) for name, array in inputs.items()}
         np.savez(root / "inputs.npz", **arrays)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "plimsoll_job.export.fresh", kind, str(loaded), task]
-        try:
-            ended = subprocess.run(
-                [*command, str(root / "inputs.npz"), str(root / "outputs.npz")],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=TIMEOUT_SECONDS,
-                **ending_with_us,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TransientError(f"the {kind} output was not loaded in {TIMEOUT_SECONDS} s", reason="Slow") from error
-        if ended.returncode < 0:
-            # Killed, mostly for memory: the file may be as good as any.
-            raise TransientError(
-                f"the process that loads the {kind} output was ended by signal {-ended.returncode}", reason="Killed"
-            )
-        if ended.returncode:
-            last = ended.stderr.strip().splitlines()[-1:] or ["no word of why"]
-            raise UserError(
-                f"spec.output.formats: the {kind} output cannot be loaded in a fresh process: {last[0]}",
-                reason="ReloadFails",
-            )
+        run_child(
+            "plimsoll_job.export.fresh",
+            [kind, loaded, task, root / "inputs.npz", root / "outputs.npz"],
+            does=f"loads the {kind} output",
+            refusal=f"spec.output.formats: the {kind} output cannot be loaded in a fresh process",
+            reason="ReloadFails",
+        )
         with np.load(root / "outputs.npz", allow_pickle=False) as archive:
             count_beside(int(archive[PEAK_MEMORY_BYTES]))
             return [archive[str(batch)] for batch in range(len(batches))]
