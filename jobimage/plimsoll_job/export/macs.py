@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from plimsoll_job.export.graph import before_readers
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import open_frugally
@@ -67,6 +68,7 @@ def _shapes(model: LeanModel, names: Sequence[str], sample: Mapping[str, np.ndar
     told = LeanModel(onnx.ModelProto(), dict(model.numbers))
     told.proto.CopyFrom(model.proto)
     graph = told.proto.graph
+    _forget_weights(told)
     # Their shapes alone are kept: the values themselves would all be held at once.
     graph.node.extend(helper.make_node("Shape", [name], [f"{name}/shape"]) for name in asked)
     del graph.output[:]
@@ -77,6 +79,25 @@ def _shapes(model: LeanModel, names: Sequence[str], sample: Mapping[str, np.ndar
     wanted = {one.name for one in session.get_inputs()}
     found = session.run(None, {name: array for name, array in sample.items() if name in wanted})
     return shapes | {name: tuple(map(int, shape)) for name, shape in zip(asked, found, strict=True)}
+
+
+def _forget_weights(model: LeanModel) -> None:
+    """Have zeros made where a large weight is read: shapes do not depend on it, and it is not in memory once more."""
+    graph = model.proto.graph
+    special = {name for node in graph.node if node.domain not in STANDARD for name in node.input}
+    large = {
+        one.name: tuple(one.dims)
+        for one in graph.initializer
+        if one.name in model.numbers and one.data_type == TensorProto.FLOAT and one.name not in special
+    }
+    kept = [one for one in graph.initializer if one.name not in large]
+    dims = [numpy_helper.from_array(np.array(shape, np.int64), f"{name}/dims") for name, shape in large.items()]
+    kept = [TensorProto.FromString(one.SerializeToString()) for one in (*kept, *dims)]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    model.numbers = {name: numbers for name, numbers in model.numbers.items() if name not in large}
+    made = {name: [helper.make_node("ConstantOfShape", [f"{name}/dims"], [name])] for name in large}
+    model.set_nodes(before_readers(graph.node, made))
 
 
 class _UntoldError(Exception):
