@@ -21,6 +21,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques import distill, prune
+from plimsoll_job.techniques.distill.terms import LogitsTerm
 from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.prune.iterations import planned_share
 from plimsoll_job.techniques.replay import replay
@@ -184,12 +185,19 @@ def test_an_amount_that_cannot_be_met_is_refused_before_any_training(monkeypatch
             taken(Residual().eval(), **order | {"amount": "99.9%"})
 
 
-def test_a_training_that_diverges_names_the_recovery() -> None:
+def test_a_training_that_diverges_names_the_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No rate that the field takes makes so small a model diverge.
+    monkeypatch.setattr(LogitsTerm, "forward", lambda self, student, *_: student.output.sum() * float("nan"))
+    with pytest.raises(UserError, match=r"spec.steps\[0\].prune.recovery.learningRate: training diverged"):
+        taken(Residual().eval(), criterion="Magnitude", amount="50%")
+
+
+def test_data_that_the_model_does_not_answer_is_named_and_not_the_recovery() -> None:
     module = Residual().eval()
     on = bench(module)
     assert on.train is not None
     on.train.inputs["inputs"][:] = float("inf")
-    with pytest.raises(UserError, match=r"spec.steps\[0\].prune.recovery.learningRate: training diverged"):
+    with pytest.raises(UserError, match=r"spec.data.train: the teacher answers 48 of a batch's 48 samples with NaN"):
         taken(module, on, criterion="Magnitude", amount="50%")
 
 
