@@ -1,7 +1,8 @@
-"""A small convolutional net that has learned the digits, for claims about what compression costs in accuracy."""
+"""Small nets that have learned the digits, for claims about what compression costs in accuracy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -42,13 +43,13 @@ def digits(start: int, end: int | None = None) -> Samples:
 
 
 @cache
-def _weights() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    module, samples = SmallDigits(), digits(0, TRAINING)
+def _weights(build: Callable[[], nn.Module], seed: int, epochs: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    module, samples = build().train(), digits(0, TRAINING)
     assert samples.labels is not None
     images, labels = torch.from_numpy(samples.inputs[SINGLE_INPUT]), torch.from_numpy(samples.labels)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for chosen in torch.randperm(len(images)).split(48):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             nn.functional.cross_entropy(module(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
@@ -56,11 +57,16 @@ def _weights() -> dict[str, torch.Tensor]:
     return module.state_dict()
 
 
-def small_digits() -> nn.Module:
-    """Return the net as trained; always the same on one machine."""
-    module = SmallDigits()
-    module.load_state_dict(_weights())
+def learned(build: Callable[[], nn.Module], seed: int = 0, epochs: int = EPOCHS) -> nn.Module:
+    """Return a net for the digits as trained; always the same on one machine."""
+    module = build()
+    module.load_state_dict(_weights(build, seed, epochs))
     return module.eval()
+
+
+def small_digits() -> nn.Module:
+    """Return the net without normalisation as trained."""
+    return learned(SmallDigits)
 
 
 def accuracy(module: nn.Module) -> float:

@@ -32,8 +32,10 @@ def built(build: type[nn.Module], seed: int = 0) -> nn.Module:
     return module
 
 
-def pruned(module: nn.Module, samples: Samples, amount: str, criterion: str = "Redundancy") -> Applied:
-    settings = Prune.model_validate({"criterion": criterion, "amount": amount})
+def pruned(
+    module: nn.Module, samples: Samples, amount: str, criterion: str = "Redundancy", batch_norm: str | None = None
+) -> Applied:
+    settings = Prune.model_validate({"criterion": criterion, "amount": amount, "batchNorm": batch_norm})
     return prune.apply(settings, Candidate(module), bench_of(module, calibration=samples))
 
 

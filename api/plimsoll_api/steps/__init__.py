@@ -6,6 +6,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Model
 from plimsoll_api.rules import exactly_one_of
+from plimsoll_api.steps.batch_norm import BatchNorm
 from plimsoll_api.steps.distill import Distill, DistillLoss, LabelsLoss, LayerPair, LogitsLoss
 from plimsoll_api.steps.factorize import Factorize, FactorizeMethod
 from plimsoll_api.steps.prune import (
@@ -36,6 +37,7 @@ __all__ = [
     "Allocation",
     "AmountOf",
     "AutoChoice",
+    "BatchNorm",
     "Compute",
     "Distill",
     "DistillLoss",

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Fraction, Model
 from plimsoll_api.rules import Within, exactly_one_of
+from plimsoll_api.steps.batch_norm import DESCRIPTION, BatchNorm
 
 
 class FactorizeMethod(StrEnum):
@@ -38,3 +39,4 @@ class Factorize(Model):
         description="The share of the model's parameters to take away, above 0 and below 1; all layers then keep the "
         "same share of their energy, the largest at which so much goes.",
     )
+    batch_norm: BatchNorm = Field(default=BatchNorm.REESTIMATE, description=DESCRIPTION)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from plimsoll_api.model import Fraction, Model
 from plimsoll_api.rules import Pattern, Rule, Within
+from plimsoll_api.steps.batch_norm import DESCRIPTION, BatchNorm
 from plimsoll_api.steps.training import MixedSchedule
 
 
@@ -221,6 +222,11 @@ class Prune(Model):
         description="In how many turns the amount goes, each of which takes the same share of what is left and ranks "
         "anew; 1 is at once.",
     )
+    batch_norm: BatchNorm | None = Field(
+        default=None,
+        description=f"{DESCRIPTION} When unset Reestimate, but Keep with criterion Redundancy: what it refits answers "
+        "as before already.",
+    )
     recovery: Recovery | None = Field(
         default=None,
         description="Training after each iteration but the last, by the answers of the model as given to the job; none "
@@ -231,6 +237,12 @@ class Prune(Model):
     def needs_calibration(self) -> bool:
         """Whether data.calibration is needed."""
         return self.criterion in CALIBRATED or self.allocation == Allocation.SENSITIVITY
+
+    @property
+    def statistics(self) -> BatchNorm:
+        """What becomes of batch norm's statistics."""
+        refits = self.criterion == PruneCriterion.REDUNDANCY
+        return self.batch_norm or (BatchNorm.KEEP if refits else BatchNorm.REESTIMATE)
 
     @property
     def kept_of(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from plimsoll_job.techniques.factorize.split import set_weights, split
 from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
 from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.moments import bundled
+from plimsoll_job.techniques.normalisation import Before
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Split
@@ -58,6 +59,8 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
         layers = factorized.get_submodule(target.name)
         assert isinstance(layers, nn.Sequential)  # noqa: S101 — what split puts there
         set_weights(layers, found.factors(ranks[target.name]), target.layer.bias)
+    before = Before.of(settings.batch_norm, module, bench)
+    renewed, unrenewed = before.renew(factorized)
     with torch.no_grad():
         check_runs(factorized, signature, module(*example_of(signature)).shape, bench.spec_field, "NotFactorizable")
     share = 1 - count_parameters(factorized) / count_parameters(module)
@@ -71,8 +74,9 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
             **padding.to_details(),
             "layers": [_gain(frontier, choice) for frontier in frontiers if (choice := chosen[frontier.target.name])],
             "left": left,
+            **renewed,
         },
-        notes=(*_notes(settings, share), *padding.notes()),
+        notes=(*_notes(settings, share), *padding.notes(), *unrenewed),
         left=tuple(leave(name, type(module.get_submodule(name)).__name__, why) for name, why in left.items()),
     )
 

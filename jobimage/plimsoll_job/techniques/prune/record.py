@@ -22,7 +22,9 @@ from plimsoll_job.techniques.shape import Cut
 MOST_NUMBERS = 2_000
 #: What all iterations of a step may tell; of longer records only the last iteration tells of its layers.
 MOST_BYTES = 65_536
-OF_LAYERS = frozenset({"blockWidth", "channels", "gone", "groups", "heads", "refitted", "sensitivity", "zeros"})
+OF_LAYERS = frozenset(
+    {"batchNorm", "blockWidth", "channels", "gone", "groups", "heads", "refitted", "sensitivity", "zeros"}
+)
 
 
 def channels_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[str, list[int]]:

@@ -11,12 +11,13 @@ from torch import nn
 
 from plimsoll_api.spec import ActivationStatistic, Allocation, Prune, PruneCriterion
 from plimsoll_job.errors import UserError
+from plimsoll_job.techniques.normalisation import Before
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.allocation import scan_channels, scores_of
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate
 from plimsoll_job.techniques.prune.compensation import compensate
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, find_groups
+from plimsoll_job.techniques.prune.coupling import ChannelGroup, find_groups, positions_of
 from plimsoll_job.techniques.prune.cutting import shed
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
@@ -79,6 +80,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
             scan, groups, scores, Estimate(module, bench.signature, groups, settings.of, bench.spec_field)
         )
         details["sensitivity"] = scan.to_wire()
+    before = Before.of(settings.statistics, module, bench)
     done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
     turn = 1 + max((one.turn for one in candidate.changes if isinstance(one, Cut)), default=-1)
     cuts = tuple(replace(one, turn=turn) for one in done.selection.cuts)
@@ -91,8 +93,10 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         batches = Batches.of(bench.need_calibration(), bench.ranks.device)
         refitted = compensate(module, done.module, done.groups, cuts, batches, padding=padding)
         details["refitted"], notes = describe_refits(refitted), (*notes, *notes_on_data(refitted))
-    details |= units_by_layer(done.groups, cuts)
-    notes = (*notes, *padding.notes())
+    gone = positions_of(done.groups, cuts)
+    renewed, unrenewed = before.renew(done.module, {name: at for (name, axis), at in gone.items() if axis == 0})
+    details |= {**renewed, **units_by_layer(done.groups, cuts)}
+    notes = (*notes, *padding.notes(), *unrenewed)
     return Turn(
         candidate=replace(candidate, module=done.module, changes=(*candidate.changes, *cuts)),
         taken=goal.taken_with(done.selection.share),

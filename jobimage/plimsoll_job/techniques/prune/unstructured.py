@@ -18,6 +18,7 @@ from plimsoll_api.spec import Allocation, Granularity, Prune, PruneCriterion, Sc
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.techniques.left import leave
+from plimsoll_job.techniques.normalisation import Before
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
@@ -75,6 +76,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
             scores = {name: partial(_cost, scanned, name, score, scope) for name, score in scores.items()}
             scope, details["sensitivity"] = Scope.GLOBAL, scanned.to_wire()
         masks = _masks_of_amount(share, scope, weights, scores)
+    before = Before.of(settings.statistics, module, bench)
     zeros, new_zeros, digest = dict[str, int](), 0, hashlib.sha256()
     for name, mask in masks:
         new_zeros += int(((weights[name] != 0) & ~mask).sum())
@@ -85,6 +87,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
     taken = sum(zeros.values()) / count_parameters(module)
     if not new_zeros:
         return Turn(candidate, taken)
+    renewed, unrenewed = before.renew(module)
     return Turn(
         candidate=replace(
             candidate, module=module, sparse=candidate.sparse | {found[name].parameter for name in zeros}
@@ -93,11 +96,12 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         details={
             "zeros": {name: round(count / weights[name].numel(), 6) for name, count in zeros.items()},
             "maskDigest": f"sha256:{digest.hexdigest()}",
+            **renewed,
             **details,
         },
         left=_left(settings, module, found, zeros),
         reached=frozenset(zeros),
-        notes=padding.notes(),
+        notes=(*padding.notes(), *unrenewed),
     )
 
 
