@@ -37,7 +37,6 @@ LIBRARIES = {
     "onnxruntime": "ONNX Runtime",
     "PIL": "Pillow",
     "pyarrow": "Arrow",
-    "torch_pruning": "torch-pruning",
 }
 #: Packages whose exceptions are ours all the same: they check what we compute and what we tell.
 OWN_PACKAGES = {"__main__", "plimsoll_job", "plimsoll_api", "pydantic", "pydantic_core", "numpy"}

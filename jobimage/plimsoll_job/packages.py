@@ -11,7 +11,7 @@ from plimsoll_api.sources import Architecture
 #: One of them is installed, by the platform.
 SERVING_RUNTIME = ("onnxruntime", "onnxruntime-gpu")
 #: What makes every artifact.
-ENGINE = ("torch", "torch-pruning", "onnx", *SERVING_RUNTIME, "numpy")
+ENGINE = ("torch", "onnx", *SERVING_RUNTIME, "numpy")
 #: What builds the modules of each kind of architecture besides; a factory is code of the image.
 BUILDERS = {
     "factory": (),

@@ -122,7 +122,7 @@ def test_the_given_module_stays_as_it_was() -> None:
 
 
 def test_channels_that_are_added_go_together() -> None:
-    inner, added = find_groups(Residual().eval(), single((3, 8, 8)))
+    added, inner = find_groups(Residual().eval(), single((3, 8, 8)))
     assert {member.name for member in inner.producers} == {"inner.0"}
     assert {member.name for member in added.producers} == {"stem.0", "outer.0"}
     assert {member.name for member in added.consumers} == {"inner.0", "head"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -20,17 +21,15 @@ from torchvision.models.swin_transformer import (
     SwinTransformerBlockV2,
 )
 
-from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count_parameters
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import single
 from plimsoll_job.techniques.observe import Batches
-from plimsoll_job.techniques.prune.attention import find_attentions
-from plimsoll_job.techniques.prune.coupling import cut, find_groups
+from plimsoll_job.techniques.prune.coupling import cut, find_coupling, find_groups
 from plimsoll_job.techniques.prune.importance import magnitude_scores
 from plimsoll_job.techniques.prune.plain import SelfAttention, put_plain_layers
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
-from plimsoll_job.techniques.prune.soundness import unsound_groups
+from plimsoll_job.techniques.prune.soundness import least_cut, unsound_groups
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Cut
 
@@ -167,31 +166,40 @@ def test_torchs_encoder_layer_loses_heads_too() -> None:
     with torch.no_grad():
         assert torch.allclose(plain(*example_of(signature)), module(*example_of(signature)), atol=1e-5)
     left = pruned(module, signature, "Redundancy", "50%")
-    (attention,) = find_attentions(left.candidate.module)
-    assert left.details["heads"] == {"layer.self_attn.q_proj": [4, attention.head_count]}
-    assert attention.head_count < 4
+    attention: Any = left.candidate.module.get_submodule("layer.self_attn")
+    assert left.details["heads"] == {"layer.self_attn.q_proj": [4, attention.num_heads]}
+    assert attention.num_heads < 4
 
 
-def test_what_the_graph_gets_wrong_is_left_whole_and_said_so() -> None:
+def test_channels_that_are_shuffled_go_as_many_from_each_group() -> None:
     torch.manual_seed(0)
     module, signature = Shuffled().eval(), single((3, 8, 8))
-    applied = pruned(module, signature, "Magnitude", "20%")
-    left = applied.candidate.module
-    assert left.get_parameter("first.weight").shape == module.get_parameter("first.weight").shape
-    assert left.get_parameter("up.weight").numel() < module.get_parameter("up.weight").numel()
+    first = next(group for group in find_groups(module, signature) if group.root == "first")
+    assert first.units == ((0, 4), (1, 5), (2, 6), (3, 7))
+    # Its code has the sizes of the groups in it, which no attribute could change.
+    with torch.no_grad():
+        module.get_parameter("first.weight")[[0, 4]] = 0
+        module.get_parameter("second.weight")[:, [0, 2]] = 0
+    left = pruned(module, signature, "Magnitude", "40%")
+    assert left.candidate.module.get_parameter("first.weight").shape[0] == 8
+    assert left.candidate.module.get_parameter("up.weight").shape[0] < 16
+    assert any(note.startswith("Left whole") and "first" in note for note in left.notes)
 
 
 def test_an_attention_of_unknown_make_is_left_whole_and_said_so() -> None:
     torch.manual_seed(0)
     module, signature = Unknown().eval(), single((6, 32))
-    groups = find_groups(module, signature)
-    assert "first" in unsound_groups(module, signature, groups)
+    coupling = find_coupling(module, signature)
+    assert "first" in unsound_groups(module, signature, coupling, [least_cut(group) for group in coupling.groups])
+    with torch.no_grad():
+        module.get_parameter("first.weight")[:8] = 0
+        module.get_parameter("second.weight")[:, :8] = 0
     applied = pruned(module, signature, "Magnitude", "30%")
     assert applied.candidate.module.get_parameter("first.weight").shape == (32, 32)
     assert any(note.startswith("Left whole") and "first" in note for note in applied.notes)
 
 
-def test_channels_that_the_graph_finds_outside_a_layer_are_no_group() -> None:
+def test_channels_that_are_summed_up_beside_a_layer_go_too() -> None:
     class Added(Unknown):
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
             hidden = torch.relu(self.up(rows))
@@ -199,8 +207,16 @@ def test_channels_that_the_graph_finds_outside_a_layer_are_no_group() -> None:
             return logits
 
     torch.manual_seed(0)
-    with pytest.raises(UserError, match="no layer whose channels could go"):
-        pruned(Added().eval(), single((6, 32)), "Magnitude")
+    module = Added().eval()
+    applied = pruned(module, single((6, 32)), "Magnitude")
+    assert applied.candidate.module.get_parameter("up.weight").shape[0] < 64
+    # What is summed up is so over the neurons that are left, and over no others.
+    (one,) = (change for change in applied.candidate.changes if isinstance(change, Cut))
+    with torch.no_grad():
+        for name in ("up.weight", "up.bias"):
+            module.get_parameter(name)[list(one.channels)] = 0
+        rows = torch.randn(4, 6, 32)
+        assert torch.allclose(applied.candidate.module(rows), module(rows), atol=1e-5)
 
 
 VERSIONS = pytest.mark.parametrize("version", [1, 2])
@@ -245,7 +261,9 @@ def test_torchvisions_swin_loses_heads_too(criterion: str, version: int) -> None
     left = applied.candidate.module
     assert 1 - count_parameters(left) / count_parameters(module) == pytest.approx(amount, abs=close)
     assert applied.details["heads"] == {
-        one.root: [2 if one.root.startswith("features.1") else 4, one.head_count] for one in find_attentions(left)
+        one.root: [2 if one.root.startswith("features.1") else 4, left.get_submodule(one.root[:-4]).num_heads]
+        for one in find_groups(module, signature)
+        if one.of_heads
     }
     assert any(after < before for before, after in applied.details["heads"].values())
     export_bytes(left, signature)

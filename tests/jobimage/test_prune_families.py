@@ -15,7 +15,7 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.techniques import prune
-from plimsoll_job.techniques.prune.attention import find_attentions
+from plimsoll_job.techniques.prune.coupling import find_groups
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Applied, Candidate
 
@@ -40,13 +40,14 @@ def test_transformers_lose_neurons_and_whole_heads(name: str, criterion: str) ->
     applied = pruned(module, signature, criterion)
     left = applied.candidate.module
     assert 1 - count_parameters(left) / count_parameters(module) == pytest.approx(0.3, abs=NEAR)
-    for attention in find_attentions(left):
-        owner, first = left.get_submodule(attention.owner), left.get_submodule(attention.reads[0])
+    for group in (one for one in find_groups(left, signature) if one.of_heads):
+        owner = left.get_submodule(group.root.rpartition(".")[0])
         counts = [getattr(owner, one) for one in ("num_attention_heads", "num_heads", "n_heads") if hasattr(owner, one)]
-        assert counts == [attention.head_count]
-        assert first.get_parameter("weight").shape[0] == attention.width * 3 // len(attention.reads)
-        assert getattr(owner, "all_head_size", attention.width) == attention.width
-        assert attention.head_width == 16
+        assert counts == [len(group.units)]
+        (writer,) = group.consumers
+        width = left.get_parameter(f"{writer.name}.weight").shape[1]
+        assert (width, group.unit) in {(16 * len(group.units), 16), (16 * len(group.units), 48)}
+        assert getattr(owner, "all_head_size", width) == width
     torch.manual_seed(1)
     replayed = replay(build(), signature, applied.candidate.changes)
     replayed.load_state_dict(left.state_dict(), strict=True)
@@ -60,8 +61,8 @@ def test_transformers_are_pruned_twice_and_exported(name: str) -> None:
     torch.manual_seed(0)
     once = pruned(build(), signature, "Magnitude", "40%").candidate
     twice = pruned(once, signature, "Magnitude").candidate
-    attentions = find_attentions(twice.module)
-    assert any(attention.head_count < 4 for attention in attentions)
+    heads = [len(group.units) for group in find_groups(twice.module, signature) if group.of_heads]
+    assert any(count < 4 for count in heads)
     replayed = replay(build(), signature, twice.changes)
     replayed.load_state_dict(twice.module.state_dict(), strict=True)
     export_bytes(replayed, signature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import onnxruntime as ort
 import pytest
@@ -27,14 +28,14 @@ from plimsoll_job.techniques.shape import Candidate, Cut
 @pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
 def test_whole_paths_go_and_the_export_answers_alike(criterion: str) -> None:
     module = built(Cardinal)
-    applied = pruned(module, samples_of((3, 8, 8), 64), "20%", criterion)
+    applied = pruned(module, samples_of((3, 8, 8), 64), "15%", criterion)
     left = applied.candidate.module
     paths = left.get_submodule("paths.0")
     assert isinstance(paths, nn.Conv2d)
     assert (paths.in_channels, paths.out_channels) == (6 * paths.groups,) * 2
     assert paths.groups < 4
     assert paths.weight.shape == (6 * paths.groups, 6, 3, 3)
-    assert applied.details["groups"] == {"paths.0": [4, paths.groups]}
+    assert applied.details["groups"]["narrow.0"] == [4, paths.groups]
     assert "heads" not in applied.details
     replayed = replay(built(Cardinal, seed=1), single((3, 8, 8)), applied.candidate.changes)
     replayed.load_state_dict(left.state_dict(), strict=True)
@@ -49,7 +50,7 @@ def test_a_path_that_nobody_reads_goes_first_and_is_not_missed() -> None:
     with torch.no_grad():
         module.get_parameter("wide.0.weight")[:, 6:12] = 0
     applied = pruned(module, samples_of((3, 8, 8), 64), "7%", "Redundancy")
-    assert applied.details["gone"]["paths.0"] == list(range(6, 12))
+    assert applied.details["gone"]["narrow.0"] == list(range(6, 12))
     inputs = torch.from_numpy(samples_of((3, 8, 8), 8, seed=1).inputs["inputs"])
     with torch.no_grad():
         assert torch.allclose(applied.candidate.module(inputs), module(inputs), atol=1e-4)
@@ -60,7 +61,7 @@ def test_a_path_that_repeats_another_is_made_good_for() -> None:
     for channel in range(6):
         copy_channel(module, ["narrow.0", "narrow.1", "paths.0", "paths.1"], source=channel, target=channel + 6)
     applied = pruned(module, samples_of((3, 8, 8), 64), "7%", "Redundancy")
-    assert applied.details["gone"]["paths.0"] in (list(range(6)), list(range(6, 12)))
+    assert applied.details["gone"]["narrow.0"] in (list(range(6)), list(range(6, 12)))
     inputs = torch.from_numpy(samples_of((3, 8, 8), 8, seed=1).inputs["inputs"])
     with torch.no_grad():
         assert torch.allclose(applied.candidate.module(inputs), module(inputs), atol=1e-3)
@@ -79,11 +80,14 @@ def test_one_of_two_groups_may_go_and_then_a_plain_convolution_is_left() -> None
     replayed.load_state_dict(again.module.state_dict(), strict=True)
 
 
-def test_what_groups_of_other_widths_write_stays_whole_and_is_named() -> None:
+def test_groups_that_write_more_than_they_read_go_with_what_they_read() -> None:
     module = built(Cardinal)
-    assert {group.root for group in find_groups(module, single((3, 8, 8)))} == {"paths.0"}
-    notes = pruned(module, samples_of((3, 8, 8), 32), "10%", "Magnitude").notes
-    assert "What grouped convolutions read and write was left whole: spread." in notes
+    stem = next(group for group in find_groups(module, single((3, 8, 8))) if group.root == "stem")
+    assert stem.units == (tuple(range(8)), tuple(range(8, 16)))
+    less = cut(module, single((3, 8, 8)), [Cut("stem", stem.units[0])])
+    spread: Any = less.get_submodule("spread")
+    assert (spread.in_channels, spread.out_channels, spread.groups) == (8, 16, 1)
+    assert torch.equal(less.get_parameter("head.weight"), module.get_parameter("head.weight")[:, 16:])
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ PLANTED: list[tuple[type[nn.Module], list[str], str]] = [
     (Flattened, ["conv"], "conv"),
     (Flattened, ["hidden"], "hidden"),
     (Residual, ["inner.0", "inner.1"], "inner.0"),
-    (DepthwiseSeparable, ["first", "depthwise"], "depthwise"),
+    (DepthwiseSeparable, ["first", "depthwise"], "first"),
 ]
 
 

@@ -138,6 +138,7 @@ def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | 
     model = LeanModel(onnx.load_from_string(written.getvalue()))
     _attach(model, weights, inputs)
     _give_back_names(model, {other: name for name, other in aside.items() if other != name})
+    _tell_shape(model, answers.shape, _output_axes(signature, answers))
     fold(model)
     return model
 
@@ -193,6 +194,14 @@ def _output_axes(signature: Signature, answers: torch.Tensor) -> dict[int, str]:
     """Return the axes of the output that are free: the batch, and the tokens where each has an answer."""
     each_token = answers.ndim > 2 and any(one.any_length for one in signature)
     return {0: "batch", **({1: "length"} if each_token else {})}
+
+
+def _tell_shape(model: LeanModel, shape: Sequence[int], free: Collection[int]) -> None:
+    """Write down the sizes of the answers, of which the exporter knows none behind a reshape."""
+    (value,) = model.proto.graph.output
+    for axis, (dimension, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
+        if axis not in free:
+            dimension.dim_value = size
 
 
 def compare_export(module: nn.Module, path: Path, signature: Signature, decisions: Decisions) -> list[NDArray[Any]]:

@@ -25,10 +25,10 @@ TOLD_OF_VECTORS = 0.05
 #: Kinds of layers that steps leave, and why; of others a step knows no way to change them.
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 WHYS = {
-    "prune": dict.fromkeys(
-        RECURRENT, "its hidden units are not cut; Unstructured sets zeros in it, Int8Static stores it smaller"
-    )
-    | {"Embedding": "its width is that of all layers that follow", "EmbeddingBag": "its width is not cut"},
+    "prune": {
+        "Embedding": "its width is that of all layers that follow",
+        "EmbeddingBag": "its width is that of all layers that follow",
+    },
     "factorize": dict.fromkeys(RECURRENT, "torch has no recurrent layer of factors"),
 }
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from plimsoll_job.figures import CONVOLUTIONS
+from plimsoll_job.techniques.copying import copied
 from plimsoll_job.techniques.factorize.layers import as_linear
 from plimsoll_job.techniques.shape import Split
 
@@ -37,7 +37,7 @@ class Product(nn.Sequential):
 
 def split(module: nn.Module, splits: Iterable[Split]) -> nn.Module:
     """Return a copy of the module in which each named layer is a Sequential of smaller ones, their weights not set."""
-    module = copy.deepcopy(module)
+    module = copied(module)
     for one in splits:
         module.set_submodule(one.layer, smaller_layers(module.get_submodule(one.layer), one.ranks))
     return module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.prune.amount import Estimate
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
+from plimsoll_job.techniques.prune.groups import ChannelGroup, positions_of
 from plimsoll_job.techniques.prune.importance import Score, Scores
 from plimsoll_job.techniques.prune.sensitivity import Scan, scan
 from plimsoll_job.techniques.shape import Cut
@@ -42,43 +42,36 @@ def scores_of(scan: Scan, groups: Sequence[ChannelGroup], scores: Scores, estima
 @contextmanager
 def unread(module: nn.Module, groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> Iterator[None]:
     """Let no layer read the channels for a while."""
-    read = {(member.name, 1) for group in groups for member in group.consumers}
-    weights: Mapping[torch.Tensor, list[int]] = {
-        module.get_submodule(name).get_parameter("weight"): sorted(positions)
-        for (name, axis), positions in positions_of(groups, cuts).items()
-        if (name, axis) in read and positions
-    }
-    kept = [weight[:, positions].detach().clone() for weight, positions in weights.items()]
-    with torch.no_grad():
-        for weight, positions in weights.items():
-            weight[:, positions] = 0
-        try:
-            yield
-        finally:
-            for (weight, positions), values in zip(weights.items(), kept, strict=True):
-                weight[:, positions] = values
-
-
-def _by_rank(group: ChannelGroup, score: Score) -> np.ndarray:
-    """Return the units of the group, the lowest score first."""
-    return np.argsort(score.reshape(-1, group.unit).mean(axis=1), kind="stable")
+    read = {(member.name, member.tensor, member.axis) for group in groups for member in group.consumers}
+    silenced = [
+        (module.get_submodule(name).get_parameter(tensor).detach().movedim(axis, 0), sorted(positions))
+        for (name, tensor, axis), positions in positions_of(groups, cuts).items()
+        if (name, tensor, axis) in read and positions
+    ]
+    kept = [weight[positions] for weight, positions in silenced]
+    for weight, positions in silenced:
+        weight[positions] = 0
+    try:
+        yield
+    finally:
+        for (weight, positions), values in zip(silenced, kept, strict=True):
+            weight[positions] = values
 
 
 def _lowest(group: ChannelGroup, score: Score, share: float) -> Cut:
     """Return the cut of that share of the group, at least a unit and never all."""
-    ranked = _by_rank(group, score)
-    units = ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)]
-    channels = (units[:, None] * group.unit + np.arange(group.unit)).flatten()
-    return Cut(group.root, tuple(int(channel) for channel in channels))
+    ranked = group.units_by(score)
+    chosen = ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)]
+    return Cut(group.root, tuple(int(channel) for channel in chosen.flatten()))
 
 
 def _score(scan: Scan, group: ChannelGroup, score: Score, estimate: Estimate) -> Score:
     half = _lowest(group, score, 0.5)
-    saved = estimate.share_of([half]) / max(len(half.channels), 1) * group.channel_count
-    ranked = _by_rank(group, score)
+    saved = estimate.share_of([half]) / max(len(half.channels), 1) * len(group.units) * group.unit
+    ranked = group.units_by(score)
     places = (np.arange(len(ranked)) + 0.5) / len(ranked)
     # Where the scan sees no difference the scores' own order holds.
     cost = scan.marginal_cost(group.root, places) / max(saved, 1e-12) + 1e-12 * places
-    of_unit = np.empty(len(ranked))
-    of_unit[ranked] = cost
-    return np.repeat(of_unit, group.unit)
+    of_channel = np.full(group.channel_count, np.inf)
+    of_channel[ranked] = cost[:, None]
+    return of_channel

@@ -7,7 +7,7 @@ not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +17,7 @@ from torch import nn
 from plimsoll_job.techniques.moments import Moments
 from plimsoll_job.techniques.observe import Batch, Batches, Mask, moved, watching
 from plimsoll_job.techniques.padding import Padding, find_padding
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, positions_of
+from plimsoll_job.techniques.prune.groups import ChannelGroup, positions_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
 from plimsoll_job.techniques.shape import Cut
 
@@ -51,18 +51,18 @@ def compensate(
     Layers that share a weight are refitted as one, to what all of them read.
     """
     gone = positions_of(groups, cuts)
-    readers = {name: reader for name, reader in readers_of(whole, groups).items() if gone[name, 1]}
+    readers = {name: reader for name, reader in readers_of(whole, groups).items() if gone[reader.place]}
     refitted = []
     known = find_padding(whole, readers, batches) if padding is None else padding
     with moved(batches.device, whole, pruned):
-        for names in _of_one_weight(pruned, _in_calling_order(whole, readers, next(iter(batches)))):
+        for names in _of_one_weight(pruned, readers, _in_calling_order(whole, readers, next(iter(batches)))):
             first = names[0]
             reader = replace(readers[first], takes_mean=all(readers[name].takes_mean for name in names))
-            lost = {position // reader.spread for position in gone[first, 1]}
+            lost = {position // reader.spread for position in gone[reader.place]}
             kept = [channel for channel in range(reader.channel_count) if channel not in lost]
             fit = _Fit(reader, kept, names, batches.device)
             fit.observe(whole, pruned, batches, known)
-            outputs_lost = gone.get((first, 0), set())
+            outputs_lost = gone.get((first, reader.tensor, 1 - reader.axis), set())
             found = fit.write(whole.get_submodule(first), [pruned.get_submodule(name) for name in names], outputs_lost)
             refitted += [replace(found, layer=name) for name in names]
     return refitted
@@ -122,8 +122,7 @@ class _Fit:
         outputs = [output for output in range(len(self.reader.weight(source))) if output not in outputs_lost]
         weight = self.reader.weight(source)[outputs]
         with torch.no_grad():
-            kernel = targets[0].get_parameter("weight")
-            kernel.copy_(torch.einsum("ocs,ck->oks", weight, mix).reshape(kernel.shape))
+            self.reader.put(targets[0], torch.einsum("ocs,ck->oks", weight, mix))
             if self.reader.takes_mean:
                 shift = self.moments.mean[:count] - mix @ self.moments.mean[count:]
                 for bias in dict.fromkeys(target.get_parameter("bias") for target in targets):
@@ -131,11 +130,11 @@ class _Fit:
         return Refitted(self.reader.name, count, width, error(plain), error(mix), self.moments.row_count)
 
 
-def _of_one_weight(module: nn.Module, names: Sequence[str]) -> list[list[str]]:
+def _of_one_weight(module: nn.Module, readers: Mapping[str, Reader], names: Sequence[str]) -> list[list[str]]:
     """Return the names in runs of one weight, each where the last of it stands: what it reads is as it will be then."""
     together: dict[int, list[str]] = {}
     for name in names:
-        weight = id(module.get_submodule(name).get_parameter("weight"))
+        weight = id(module.get_submodule(name).get_parameter(readers[name].tensor))
         together[weight] = [*together.pop(weight, []), name]
     return list(together.values())
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -11,20 +11,26 @@ from plimsoll_api.spec import AmountOf
 from plimsoll_job.errors import UserError
 from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate, measure
-from plimsoll_job.techniques.prune.coupling import ChannelGroup
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Coupling
 from plimsoll_job.techniques.prune.importance import Score
 from plimsoll_job.techniques.prune.iterations import Goal
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, Selection, select_cuts
-from plimsoll_job.techniques.prune.soundness import cut_soundly, unsound_groups
-from plimsoll_job.techniques.shape import Bench
+from plimsoll_job.techniques.prune.soundness import cut_soundly, least_cut, unsound_groups
+from plimsoll_job.techniques.shape import Bench, Cut
 
 #: A measured share this near to the estimated one needs no second choice.
 WELL_ESTIMATED = 0.001
+#: Reasons that a message lists.
+MOST_REASONS = 3
+
+
+#: How often groups that cannot go are looked for: what is cut in their stead may show others.
+MOST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Shed:
-    """A module after its cuts; `selection.share` is measured, `left` are the roots of groups that could not go.
+    """A module after its cuts; `selection.share` is measured, `left` says why by the roots of groups that cannot go.
 
     Without cuts, where the amount is less than the smallest channel, it is the module as given.
     """
@@ -32,55 +38,80 @@ class Shed:
     module: nn.Module
     selection: Selection
     groups: tuple[ChannelGroup, ...]
-    left: tuple[str, ...] = ()
+    left: Mapping[str, str] = field(default_factory=dict)
 
 
-def shed(
-    of: AmountOf, goal: Goal, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
-) -> Shed:
-    """Return the module without the channels of the lowest scores, the amount met as nearly as whole channels can.
+@dataclass(frozen=True)
+class Shedding:
+    """What is to go of a module, by the scores of its groups' channels."""
 
-    Groups that turn out not to be prunable are left whole. UserError when the step's amount cannot be met.
-    """
-    done, reason = _shed_once(of, goal, module, ranked, bench)
-    if not reason:
-        return done
-    unsound = unsound_groups(module, bench.signature, [group for group, _ in ranked])
-    sound = [(group, score) for group, score in ranked if group.root not in unsound]
-    if unsound and sound:
-        done, reason = _shed_once(of, goal, module, sound, bench)
-    if reason:
-        raise UserError(f"{bench.spec_field}: {reason}", reason="NotPrunable")
-    return replace(done, left=tuple(unsound))
+    of: AmountOf
+    goal: Goal
+    module: nn.Module
+    coupling: Coupling
+    scores: Mapping[str, Score]
+    bench: Bench
+
+    def shed(self) -> Shed:
+        """Return the module without the channels of the lowest scores, the amount met as nearly as they can.
+
+        Groups that turn out not to be prunable are left whole. UserError when the step's amount cannot be met.
+        """
+        left: dict[str, str] = {}
+        groups = self.coupling.groups
+        for _ in range(MOST_ROUNDS):
+            done, cuts, reason = self._once(groups, left)
+            if not reason:
+                return replace(done, left=left)
+            # Those that the choice passed over may be chosen next.
+            chosen = {one.layer for one in cuts}
+            tried = [*cuts, *(least_cut(group) for group in groups if group.root not in chosen)]
+            left |= unsound_groups(self.module, self.bench.signature, self.coupling, tried, self._tell)
+            groups = tuple(group for group in self.coupling.groups if group.root not in left)
+            if not groups:
+                break
+        raise UserError(f"{self.bench.spec_field}: {reason}", reason="NotPrunable")
+
+    def _tell(self, share: float) -> None:
+        told = f"looks for what of {len(self.coupling.groups)} groups of channels cannot go"
+        self.bench.reporter.report("prune", 0.5 * share, told)
+
+    def _once(self, groups: Sequence[ChannelGroup], left: Mapping[str, str]) -> tuple[Shed, Sequence[Cut], str]:
+        """Return what the cuts leave, the cuts, and why it is not sound if it is not."""
+        module, signature, goal, spec_field = self.module, self.bench.signature, self.goal, self.bench.spec_field
+        ranked = {group.root: self.scores[group.root] for group in groups}
+        units = {group.root: group.units_by(ranked[group.root]) for group in groups}
+        before = measure(module, signature, self.of, spec_field)
+        estimate = Estimate(module, signature, groups, self.of, spec_field)
+        last = False
+        while True:
+            give_back()
+            selection = select_cuts(ranked, goal.amount, estimate.share_of, units)
+            # Of the whole step: what cannot be met is told before the first iteration.
+            if goal.most > selection.largest_share + CLOSE_ENOUGH:
+                raise UserError(
+                    f"{spec_field}.amount: {goal.most:.1%} cannot be reached; {selection.largest_share:.1%} of the "
+                    f"{WORDS[self.of]} can go before a layer would be empty{_told(left, self.coupling)}"
+                )
+            if not selection.cuts:
+                return Shed(module, selection, tuple(groups)), (), ""
+            verdict = cut_soundly(module, signature, self.coupling, selection.cuts)
+            pruned = verdict.module
+            if pruned is None:
+                return Shed(module, selection, tuple(groups)), selection.cuts, verdict.reason
+            share = 1 - measure(pruned, signature, self.of, spec_field) / before
+            if last or abs(share - selection.share) <= WELL_ESTIMATED or selection.share <= 0:
+                return Shed(pruned, replace(selection, share=share), tuple(groups)), selection.cuts, ""
+            estimate.scale *= share / selection.share
+            last = True
+            # The second choice is made of the whole module again, and would stand beside the first.
+            del pruned, verdict
 
 
-def _shed_once(
-    of: AmountOf, goal: Goal, module: nn.Module, ranked: Sequence[tuple[ChannelGroup, Score]], bench: Bench
-) -> tuple[Shed, str]:
-    """Return what the cuts leave, and why it is not sound if it is not."""
-    signature = bench.signature
-    groups, scores = [group for group, _ in ranked], {group.root: score for group, score in ranked}
-    before = measure(module, signature, of, bench.spec_field)
-    estimate = Estimate(module, signature, groups, of, bench.spec_field)
-    last = False
-    while True:
-        give_back()
-        selection = select_cuts(scores, goal.amount, estimate.share_of, {group.root: group.unit for group in groups})
-        # Of the whole step: what cannot be met is told before the first iteration.
-        if goal.most > selection.largest_share + CLOSE_ENOUGH:
-            raise UserError(
-                f"{bench.spec_field}.amount: {goal.most:.1%} cannot be reached; {selection.largest_share:.1%} of the "
-                f"{WORDS[of]} can go before a layer would be empty"
-            )
-        if not selection.cuts:
-            return Shed(module, selection, tuple(groups)), ""
-        pruned, reason = cut_soundly(module, signature, groups, selection.cuts)
-        if pruned is None:
-            return Shed(module, selection, tuple(groups)), reason
-        share = 1 - measure(pruned, signature, of, bench.spec_field) / before
-        if last or abs(share - selection.share) <= WELL_ESTIMATED or selection.share <= 0:
-            return Shed(pruned, replace(selection, share=share), tuple(groups)), ""
-        estimate.scale *= share / selection.share
-        last = True
-        # The second choice is made of the whole module again, and would stand beside the first.
-        del pruned
+def _told(left: Mapping[str, str], coupling: Coupling) -> str:
+    """Return the reasons why channels stay, each with a layer of which they are."""
+    reasons: dict[str, str] = {}
+    for layer, reason in (*left.items(), *coupling.reasons.items()):
+        reasons.setdefault(reason, layer)
+    shown = [f"{layer} keeps its channels, since {reason}" for reason, layer in reasons.items() if reason]
+    return "".join(f"; {one}" for one in shown[:MOST_REASONS])

@@ -12,7 +12,7 @@ from torch import nn
 from plimsoll_api.spec import ActivationStatistic
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Member
 from plimsoll_job.techniques.prune.statistics import is_active, measure_inputs
 
 #: One number a channel; the lowest go first.
@@ -48,7 +48,7 @@ def activation_scores(
         return received[member.name]
 
     layers = dict(module.named_modules())
-    return {group.root: _normalise(_total(group, group.consumers, worth)) for group in groups}
+    return {group.root: _normalise(group, _total(group, group.consumers, worth)) for group in groups}
 
 
 def magnitude_scores(module: nn.Module, groups: Sequence[ChannelGroup]) -> Scores:
@@ -59,15 +59,14 @@ def magnitude_scores(module: nn.Module, groups: Sequence[ChannelGroup]) -> Score
         return _sum_along(layers[member.name], member, torch.square)
 
     return {
-        group.root: _normalise(np.sqrt(_total(group, (*group.producers, *group.consumers), squares)))
+        group.root: _normalise(group, np.sqrt(_total(group, (*group.producers, *group.consumers), squares)))
         for group in groups
     }
 
 
 def _sum_along(layer: nn.Module, member: Member, of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Return the sum, for each position of the member's axis, of something of the weights at it."""
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)  # noqa: S101 — members are layers with a weight
+    weight = layer.get_parameter(member.tensor)
     return of(weight.detach().double()).sum(dim=[axis for axis in range(weight.ndim) if axis != member.axis])
 
 
@@ -81,6 +80,6 @@ def _total(
     return total
 
 
-def _normalise(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    mean = scores.mean()
+def _normalise(group: ChannelGroup, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    mean = scores[np.array(group.units)].mean()
     return scores / mean if mean > 0 else scores

@@ -40,13 +40,13 @@ def select_cuts(
     scores: Mapping[str, NDArray[np.float64]],
     amount: float,
     share_of: Callable[[Sequence[Cut]], float],
-    units: Mapping[str, int] | None = None,
+    units: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Selection:
     """Return the cuts of the lowest-ranked blocks whose share of the parameters is nearest to the amount.
 
     `share_of` tells the share that cuts take away; it grows with every further block. Wide blocks are preferred, as
-    long as they come within CLOSE_ENOUGH of the amount. No group is ever cut whole. Of a group that `units` names so
-    many neighbouring channels go at once.
+    long as they come within CLOSE_ENOUGH of the amount. No group is ever cut whole. Of a group that `units` names those
+    channels, [units, channels], go at once that it has in a row, and no others.
     """
     found: list[Selection] = []
     for width in BLOCK_WIDTHS:
@@ -59,24 +59,25 @@ def select_cuts(
 
 
 def rank_blocks(
-    scores: Mapping[str, NDArray[np.float64]], width: int, units: Mapping[str, int] | None = None
+    scores: Mapping[str, NDArray[np.float64]], width: int, units: Mapping[str, NDArray[np.int64]] | None = None
 ) -> list[Block]:
     """Return all blocks that may go, least important first.
 
     Within a group they go from its least important channel up, the first one as narrow as it must be for the rest to
-    be a multiple of the width; the last block of a group always stays. A unit of several channels is a block.
+    be a multiple of the width; the last block of a group always stays. A unit wider than that is a block.
     """
     blocks = []
     for root, of_channel in scores.items():
-        unit = (units or {}).get(root, 1)
-        of_unit = of_channel.reshape(-1, unit).mean(axis=1)
+        found = (units or {}).get(root)
+        members = np.arange(len(of_channel))[:, None] if found is None else found
+        of_unit = of_channel[members].mean(axis=1)
         order = np.argsort(of_unit, kind="stable")
-        size = width if unit == 1 else 1
+        size = max(1, width // members.shape[1])
         first = len(order) % size
         starts = [0, *range(first or size, len(order), size)] if len(order) > size else []
         for start, end in pairwise(starts):
             chosen = order[start:end]
-            channels = (chosen[:, None] * unit + np.arange(unit)).flatten()
+            channels = members[chosen].flatten()
             blocks.append(Block(root, tuple(int(channel) for channel in channels), float(of_unit[chosen].mean())))
     return sorted(blocks, key=lambda block: block.score)
 

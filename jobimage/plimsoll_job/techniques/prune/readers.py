@@ -15,7 +15,8 @@ from torch import nn
 
 from plimsoll_job.figures import CONVOLUTIONS
 from plimsoll_job.techniques.observe import rows_of
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Member
+from plimsoll_job.techniques.prune.roles import TRANSPOSED
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,22 @@ class Reader:
     #: The layer's bias can carry the mean of what is gone; with padding the borders would see another mean.
     takes_mean: bool
     spread: int = 1
+    tensor: str = "weight"
+    #: The axis of its tensor on which the channels are; the other one of the first two is that of its outputs.
+    axis: int = 1
 
-    def places_of(self, member: Member) -> list[list[int]]:
-        """Return, for each channel of the member's group, which of this layer's channels it is."""
-        places: list[set[int]] = [set() for _ in range(max(member.channels) + 1)]
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """The tensor and axis that read, as `positions_of` names them."""
+        return self.name, self.tensor, self.axis
+
+    def places_of(self, group: ChannelGroup, member: Member) -> list[list[int]]:
+        """Return, for each unit of the group, which of this layer's channels are of it."""
+        unit_of = {channel: number for number, unit in enumerate(group.units) for channel in unit}
+        places: list[set[int]] = [set() for _ in group.units]
         for position, channel in zip(member.positions, member.channels, strict=True):
-            places[channel].add(position // self.spread)
-        return [sorted(of_channel) for of_channel in places]
+            places[unit_of[channel]].add(position // self.spread)
+        return [sorted(of_unit) for of_unit in places]
 
     def rows(self, inputs: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
         """Return the layer's input as [rows, channels]: one row for each sample, place and time step that counts.
@@ -46,11 +56,16 @@ class Reader:
 
     def weight(self, layer: nn.Module) -> torch.Tensor:
         """Return the layer's weight as float64 [outputs, channels, spread or places of the kernel]."""
-        weight = layer.weight
-        assert isinstance(weight, torch.Tensor)  # noqa: S101 — readers are layers with a weight
+        weight = layer.get_parameter(self.tensor).detach().double().movedim(self.axis, 1)
         # A layer may have no outputs: then the sizes do not tell each other.
         spread = math.prod(weight.shape[1:]) // self.channel_count
-        return weight.detach().double().reshape(len(weight), self.channel_count, spread)
+        return weight.reshape(len(weight), self.channel_count, spread)
+
+    def put(self, layer: nn.Module, weight: torch.Tensor) -> None:
+        """Give the layer a weight as `weight` returns it."""
+        held = layer.get_parameter(self.tensor).detach()
+        seen = held.movedim(self.axis, 1)
+        seen.copy_(weight.reshape(seen.shape))
 
     def effect(self, layer: nn.Module) -> torch.Tensor:
         """Return W'W: times the second moments of the channels it sums to the energy of the layer's output."""
@@ -69,11 +84,16 @@ def readers_of(module: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, R
 
 
 def _reader(name: str, layer: nn.Module, members: Sequence[Member]) -> Reader:
-    takes_mean = layer.bias is not None
+    member = members[0]
     if isinstance(layer, CONVOLUTIONS):
         unpadded = layer.padding == "valid" or not any(layer.padding)
-        return Reader(name, layer.in_channels, convolves=True, takes_mean=takes_mean and unpadded)
-    assert isinstance(layer, nn.Linear)  # noqa: S101 — consumers are convolutions or linear layers
+        return Reader(name, layer.in_channels, convolves=True, takes_mean=layer.bias is not None and unpadded)
+    if not isinstance(layer, nn.Linear):
+        # A transposed convolution does not write each place from as many others; a recurrent layer has biases of gates.
+        count = layer.get_parameter(member.tensor).shape[member.axis]
+        convolves = isinstance(layer, TRANSPOSED)
+        return Reader(name, count, convolves, takes_mean=False, tensor=member.tensor, axis=member.axis)
+    takes_mean = layer.bias is not None
     spreads = {_spread(member) for member in members}
     spread = spreads.pop() if len(spreads) == 1 else 1
     return Reader(name, layer.in_features // spread, convolves=False, takes_mean=takes_mean, spread=spread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,7 @@ from plimsoll_api.artifact import Leftover
 from plimsoll_api.model import canonical_json, digest_of
 from plimsoll_job.techniques.left import held_by_layer, leave, left_in_module, why_left
 from plimsoll_job.techniques.prune.compensation import Refitted
-from plimsoll_job.techniques.prune.coupling import ChannelGroup
-from plimsoll_job.techniques.prune.grouped import is_grouped
+from plimsoll_job.techniques.prune.groups import ChannelGroup
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
 from plimsoll_job.techniques.record import six_digits
 from plimsoll_job.techniques.shape import Cut
@@ -22,6 +21,8 @@ from plimsoll_job.techniques.shape import Cut
 MOST_NUMBERS = 2_000
 #: What all iterations of a step may tell; of longer records only the last iteration tells of its layers.
 MOST_BYTES = 65_536
+#: Names that a note lists.
+MOST_NAMES = 5
 OF_LAYERS = frozenset(
     {"batchNorm", "blockWidth", "channels", "gone", "groups", "heads", "refitted", "sensitivity", "zeros"}
 )
@@ -50,7 +51,8 @@ def units_by_layer(groups: Sequence[ChannelGroup], cuts: Sequence[Cut]) -> dict[
     for group in groups:
         if group.unit > 1:
             of_kind = told.setdefault("heads" if group.of_heads else "groups", {})
-            of_kind[group.root] = [count // group.unit for count in counts[group.root]]
+            gone = (counts[group.root][0] - counts[group.root][1]) // group.unit
+            of_kind[group.root] = [len(group.units), len(group.units) - gone]
     return told
 
 
@@ -83,27 +85,36 @@ def notes_on_amount(amount: float, share: float) -> tuple[str, ...]:
     return (f"{amount:.1%} was ordered; {share:.1%} is as near as whole channels come.",)
 
 
-def notes_on_cuts(module: nn.Module, groups: Sequence[ChannelGroup], left: Sequence[str]) -> tuple[str, ...]:
-    """Return sentences on what was left whole."""
-    notes = []
-    members = {member.name for group in groups for member in group.producers}
-    if grouped := [name for name, layer in module.named_modules() if is_grouped(layer) and name not in members]:
-        notes.append(f"What grouped convolutions read and write was left whole: {', '.join(grouped)}.")
-    if left:
-        notes.append(f"Left whole, since the model does not answer rightly without single channels: {', '.join(left)}.")
-    return tuple(notes)
+def notes_on_cuts(left: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a sentence on groups of channels that were tried and left whole."""
+    if not left:
+        return ()
+    shown = [f"{root} ({reason})" for root, reason in list(left.items())[:MOST_NAMES]]
+    more = f" and {len(left) - MOST_NAMES} more" if len(left) > MOST_NAMES else ""
+    return (f"Left whole, since the model does not answer rightly without single channels: {', '.join(shown)}{more}.",)
 
 
-def left_whole(module: nn.Module, roots: Sequence[str]) -> tuple[Leftover, ...]:
-    """Return the layers whose channels turned out not to be removable."""
+def left_whole(
+    module: nn.Module, left: Mapping[str, str], reasons: Mapping[str, str], reached: Collection[str] = ()
+) -> tuple[Leftover, ...]:
+    """Return the layers that keep all their channels: groups that were tried, and what could not be; each with why.
+
+    Those of `reached` read channels of which some could go.
+    """
     why = "the model does not answer rightly without single channels of it"
-    return tuple(leave(root, type(module.get_submodule(root)).__name__, why) for root in roots)
+    tried = {root: f"{why}: {reason}" for root, reason in left.items()}
+    whole = {
+        layer: f"its channels stay: {reason}" for layer, reason in reasons.items() if reason and layer not in reached
+    }
+    return tuple(
+        leave(layer, type(module.get_submodule(layer)).__name__, told) for layer, told in (whole | tried).items()
+    )
 
 
-def largest_left(module: nn.Module, most: int = 3) -> str:
+def largest_left(module: nn.Module, told: Sequence[Leftover], most: int = 3) -> str:
     """Return the largest layers of a model of which none can be cut, and why."""
     held = held_by_layer(module)
-    left = left_in_module(held, held, (), (), partial(why_left, "prune"))[:most]
+    left = left_in_module(held, held, told, (), partial(why_left, "prune"))[:most]
     return "; ".join(f"{one.layer} ({one.kind}, {one.share:.0%} of the bytes): {one.reason}" for one in left)
 
 

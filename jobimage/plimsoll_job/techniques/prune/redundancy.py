@@ -19,7 +19,7 @@ from torch import nn
 from plimsoll_job.techniques.moments import Moments, bundled
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, Member
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Member
 from plimsoll_job.techniques.prune.importance import Scores
 from plimsoll_job.techniques.prune.moments import moments_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
@@ -48,11 +48,12 @@ def redundancy_scores(
         inputs = {name: _inputs(readers[name], layers[name], moments.pop(name)) for name in list(moments)}
         for group in bundle:
             readings = [
-                _read(layers[member.name], readers[member.name], member, inputs[member.name], group.unit)
+                _read(layers[member.name], readers[member.name], group, member, inputs[member.name])
                 for member in group.consumers
             ]
-            costs = _delete_one_by_one(group.channel_count // group.unit, readings)
-            scores[group.root] = np.repeat(costs / group.unit, group.unit) / _parameters_of_channel(layers, group)
+            costs = _delete_one_by_one(len(group.units), readings) / group.unit / _parameters_of_channel(layers, group)
+            scores[group.root] = np.full(group.channel_count, np.inf)
+            scores[group.root][np.array(group.units)] = costs[:, None]
     return scores
 
 
@@ -77,12 +78,13 @@ def _inputs(reader: Reader, layer: nn.Module, moments: Moments) -> _Inputs:
     return _Inputs(torch.linalg.inv(second + ridge * torch.eye(len(second), device=second.device)).cpu(), energy)
 
 
-def _read(layer: nn.Module, reader: Reader, member: Member, inputs: _Inputs, unit: int) -> _Reading:
-    places = torch.tensor(reader.places_of(member)).flatten()
+def _read(layer: nn.Module, reader: Reader, group: ChannelGroup, member: Member, inputs: _Inputs) -> _Reading:
+    by_unit = torch.tensor(reader.places_of(group, member))
+    places = by_unit.flatten()
     weight = reader.weight(layer)[:, places]
     effect = torch.einsum("ocs,ods->cd", weight, weight)
     effect = effect / inputs.energy if inputs.energy > 0 else effect
-    return _Reading(effect, inputs.inverse[places][:, places], len(places) * unit // (max(member.channels) + 1))
+    return _Reading(effect, inputs.inverse[places][:, places], by_unit.shape[1])
 
 
 class _Reading:
@@ -169,7 +171,6 @@ def _parameters_of_channel(layers: dict[str, nn.Module], group: ChannelGroup) ->
     """Return how many weights go with one channel of the group."""
     total = 0.0
     for member in (*group.producers, *group.consumers):
-        weight = layers[member.name].weight
-        assert isinstance(weight, torch.Tensor)  # noqa: S101 — members are layers with a weight
-        total += weight.numel() / weight.shape[member.axis] * len(member.positions) / group.channel_count
+        weight = layers[member.name].get_parameter(member.tensor)
+        total += weight.numel() / weight.shape[member.axis] * len(member.positions) / len(group.units) / group.unit
     return total

@@ -1,67 +1,136 @@
-"""Whether channels can really go: the pruned model answers as the whole one does when nobody reads them.
+"""Whether channels can really go: the module without them answers as it would if they were not there.
 
-The dependency graph is inferred from a trace. What it gets wrong may run all the same, and answer nonsense.
+What a run told of the module holds of that run. Where it does not hold of what is left, that may run all the same, and
+answer nonsense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import give_back
-from plimsoll_job.techniques.prune.allocation import unread
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, cut
-from plimsoll_job.techniques.prune.grouped import INSTANCE_NORMS
+from plimsoll_job.techniques.prune.fitting import NotCutError
+from plimsoll_job.techniques.prune.following import LAYS_OUT
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Coupling
+from plimsoll_job.techniques.prune.masked import answer_without
+from plimsoll_job.techniques.prune.resizing import cut_out
 from plimsoll_job.techniques.shape import Cut
-from plimsoll_job.techniques.ties import ties_of
 
 #: Largest difference of answers, as a share of the largest answer.
 TOLERANCE = 1e-3
-#: What hands each channel on by itself; other normalisation mixes them, so that answers change with every channel.
-CHANNELWISE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, *INSTANCE_NORMS, nn.PReLU)
+#: How many sets of cuts are tried at most to find those that cannot go; what is not cleared by then stays.
+MOST_CHECKS = 160
 
 
-def cut_soundly(
-    module: nn.Module, signature: Signature, groups: Sequence[ChannelGroup], cuts: Sequence[Cut]
-) -> tuple[nn.Module | None, str]:
-    """Return the module without the channels, or none and why it is not what the cuts should leave of the module."""
-    layers = dict(module.named_modules())
-    mixed = {
-        group.root for group in groups if not all(isinstance(layers[one.name], CHANNELWISE) for one in group.others)
-    }
+@dataclass(frozen=True)
+class Verdict:
+    """The module without the channels, or why it is not what the cuts should leave of the module.
+
+    `failed` tells where its code does not follow.
+    """
+
+    module: nn.Module | None = None
+    reason: str = ""
+    failed: NotCutError | None = None
+
+
+def cut_soundly(module: nn.Module, signature: Signature, coupling: Coupling, cuts: Sequence[Cut]) -> Verdict:
+    """Return what the cuts make of the module, if it answers as the module would without the channels."""
     example = example_of(signature)
-    exact = [one for one in cuts if one.layer not in mixed]
+    gone = coupling.gone(cuts, module)
+    wanted = _tensors(answer_without(module, example, coupling, gone))
+    give_back()
     try:
-        with torch.no_grad():
-            expected = module(*example).shape
-            with unread(module, groups, exact):
-                wanted = module(*example)
-            # First, so that it is gone when what is kept is made.
-            given = cut(module, signature, exact)(*example) if 0 < len(exact) < len(cuts) else wanted
-            give_back()
-            pruned = cut(module, signature, cuts)
-            answers = pruned(*example)
-    # A module that reads the weight of a layer instead of calling it finds no such attribute; torch-pruning's own
-    # functions fail in other ways still.
-    except (RuntimeError, AttributeError, IndexError, ValueError) as error:
-        return None, f"the channels cannot be cut: {error}"
-    if apart := set(ties_of(module)) - set(ties_of(pruned)):
-        return None, f"{' and '.join(next(iter(apart)))} are one weight, and would not be any more"
-    if answers.shape != expected:
-        return None, f"the answers change from {list(expected)} to {list(answers.shape)}"
-    if len(exact) == len(cuts):
-        given = answers
-    difference = float((given - wanted).abs().max())
-    if not difference <= TOLERANCE * max(float(wanted.abs().max()), 1e-6):
-        return None, f"the answers differ by {difference:.3g} from those that they should leave"
-    return pruned, ""
+        pruned, answers = cut_out(module, example, coupling, gone)
+    except NotCutError as error:
+        return Verdict(None, f"the channels cannot be cut: {error}", error)
+    given = _tensors(answers)
+    if [one.shape for one in given] != [one.shape for one in wanted]:
+        return Verdict(None, f"the answers change from {_shapes(wanted)} to {_shapes(given)}")
+    for one, other in zip(given, wanted, strict=True):
+        difference = float((one - other).abs().max()) if one.numel() else 0.0
+        if not difference <= TOLERANCE * max(float(other.abs().max()), 1e-6):
+            return Verdict(None, f"the answers differ by {difference:.3g} from those that the channels should leave")
+    return Verdict(pruned.eval())
 
 
-def unsound_groups(module: nn.Module, signature: Signature, groups: Sequence[ChannelGroup]) -> list[str]:
-    """Return the roots of the groups whose channels cannot go, each tried by itself."""
-    tried = {group.root: [Cut(group.root, tuple(range(group.unit)))] for group in groups}
-    return [root for root, cuts in tried.items() if cut_soundly(module, signature, groups, cuts)[0] is None]
+def unsound_groups(
+    module: nn.Module,
+    signature: Signature,
+    coupling: Coupling,
+    cuts: Sequence[Cut],
+    tell: Callable[[float], None] = lambda _: None,
+) -> dict[str, str]:
+    """Return why channels cannot go, by the roots of their cuts: cuts that are sound together are cleared at once."""
+    found: dict[str, str] = {}
+    checks = 0
+
+    def clear(some: Sequence[Cut]) -> None:
+        nonlocal checks
+        verdict = Verdict(None, "they were not cleared within the checks that are made")
+        if checks < MOST_CHECKS:
+            checks += 1
+            tell(checks / MOST_CHECKS)
+            verdict = cut_soundly(module, signature, coupling, some)
+        if verdict.module is not None or not some:
+            return
+        named = [] if verdict.failed is None else _at(verdict.failed, module, coupling, some)
+        if named or len(some) == 1:
+            stay = named or some
+            found.update({one.layer: verdict.reason for one in stay})
+            clear([one for one in some if one not in stay])
+        else:
+            clear(some[: len(some) // 2])
+            clear(some[len(some) // 2 :])
+
+    clear(cuts)
+    return found
+
+
+def _at(failed: NotCutError, module: nn.Module, coupling: Coupling, cuts: Sequence[Cut]) -> list[Cut]:
+    """Return the cuts that change what a layer fails to compute with, and what others of its kind would."""
+    calls = coupling.flow.calls
+    # It may be an operation that lays out tensors, before the next one that computes.
+    to_come = range(max(failed.number, 0), len(calls))
+    last = next((at for at in to_come if calls[at].name not in LAYS_OUT), len(calls) - 1)
+    kinds = {name: type(layer) for name, layer in module.named_modules()}
+    turns: dict[str, int] = {}
+    places = []
+    for call in calls:
+        turns[call.layer] = turns.get(call.layer, -1) + 1
+        places.append((kinds[call.layer], turns[call.layer]))
+    suspects = {places[at] for at in to_come if at <= last and calls[at].layer == failed.layer}
+    changed = [
+        labels.numpy().reshape(-1)
+        for call, place in zip(calls, places, strict=True)
+        if place in suspects
+        for _, held in (*call.inputs, *call.outputs)
+        for labels in held.labels
+    ]
+    if not changed:
+        return []
+    atoms = np.unique(np.concatenate(changed))
+    return [one for one in cuts if coupling.gone([one], module)[atoms].any()]
+
+
+def least_cut(group: ChannelGroup) -> Cut:
+    """Return the cut of as little of a group as can go."""
+    units = [lane[0] for lane in group.lanes] if group.lanes else [0]
+    return Cut(group.root, tuple(sorted(channel for unit in units for channel in group.units[unit])))
+
+
+def _tensors(answers: Any) -> list[torch.Tensor]:
+    return [one for one in tree_leaves(answers) if isinstance(one, torch.Tensor)]
+
+
+def _shapes(answers: Sequence[torch.Tensor]) -> str:
+    return " and ".join(str(list(one.shape)) for one in answers)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from plimsoll_api.spec import ActivationStatistic, Allocation, Prune, PruneCriterion
@@ -17,8 +18,9 @@ from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.allocation import scan_channels, scores_of
 from plimsoll_job.techniques.prune.amount import WORDS, Estimate
 from plimsoll_job.techniques.prune.compensation import compensate
-from plimsoll_job.techniques.prune.coupling import ChannelGroup, find_groups, positions_of
-from plimsoll_job.techniques.prune.cutting import shed
+from plimsoll_job.techniques.prune.coupling import find_coupling
+from plimsoll_job.techniques.prune.cutting import Shedding
+from plimsoll_job.techniques.prune.groups import ChannelGroup, positions_of
 from plimsoll_job.techniques.prune.importance import Scores, activation_scores, magnitude_scores
 from plimsoll_job.techniques.prune.iterations import Goal, Turn, take_turns
 from plimsoll_job.techniques.prune.plain import put_plain_layers
@@ -65,10 +67,13 @@ def prune_structured(settings: Prune, candidate: Candidate, bench: Bench) -> App
 def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) -> Turn:
     """Take the goal's amount of the candidate's channels, ranked as they are now."""
     module = candidate.module
-    groups = find_groups(module, bench.signature)
+    coupling = find_coupling(module, bench.signature)
+    groups = coupling.groups
     if not groups:
+        left = left_whole(module, {}, coupling.reasons)
         raise UserError(
-            f"{bench.spec_field}: the model has no layer whose channels could go; the largest: {largest_left(module)}",
+            f"{bench.spec_field}: the model has no layer whose channels could go; the largest: "
+            f"{largest_left(module, left)}",
             reason="NotPrunable",
         )
     padding = Padding() if settings.criterion is PruneCriterion.MAGNITUDE else _padding(module, groups, bench)
@@ -81,20 +86,21 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         )
         details["sensitivity"] = scan.to_wire()
     before = Before.of(settings.statistics, module, bench)
-    done = shed(settings.of, goal, module, [(group, scores[group.root]) for group in groups], bench)
+    done = Shedding(settings.of, goal, module, coupling, scores, bench).shed()
     turn = 1 + max((one.turn for one in candidate.changes if isinstance(one, Cut)), default=-1)
     cuts = tuple(replace(one, turn=turn) for one in done.selection.cuts)
-    left, reached = left_whole(module, done.left), reached_by(done.groups)
+    reached = reached_by(done.groups)
+    left = left_whole(module, done.left, coupling.reasons, reached)
     if not cuts:
         return Turn(candidate, goal.taken, left=left, reached=reached)
-    notes = notes_on_cuts(module, done.groups, done.left)
+    notes = notes_on_cuts(done.left)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         bench.reporter.report("prune", 0.6, "refits what reads the channels that are left")
         batches = Batches.of(bench.need_calibration(), bench.ranks.device)
         refitted = compensate(module, done.module, done.groups, cuts, batches, padding=padding)
         details["refitted"], notes = describe_refits(refitted), (*notes, *notes_on_data(refitted))
     gone = positions_of(done.groups, cuts)
-    renewed, unrenewed = before.renew(done.module, {name: at for (name, axis), at in gone.items() if axis == 0})
+    renewed, unrenewed = before.renew(done.module, {name: at for (name, _, axis), at in gone.items() if axis == 0})
     details |= {**renewed, **units_by_layer(done.groups, cuts)}
     notes = (*notes, *padding.notes(), *unrenewed)
     return Turn(
@@ -128,7 +134,9 @@ def _score(
         return redundancy_scores(module, groups, batches, padding)
     statistic = settings.statistic or ActivationStatistic.MEAN_ABSOLUTE
     scores = activation_scores(module, groups, batches, statistic, padding)
-    if statistic is ActivationStatistic.ZERO_SHARE and all(len(set(of_channel)) == 1 for of_channel in scores.values()):
+    if statistic is ActivationStatistic.ZERO_SHARE and all(
+        len(set(scores[group.root][np.array(group.units)].flatten())) == 1 for group in groups
+    ):
         raise UserError(
             f"{bench.spec_field}.statistic: all channels of a layer are zero equally often, as after GELU or without "
             "an activation; MeanAbsolute or Wanda tell them apart"
