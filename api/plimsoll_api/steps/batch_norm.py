@@ -14,7 +14,5 @@ class BatchNorm(StrEnum):
 
 #: What a step's field says of it.
 DESCRIPTION = (
-    "What becomes of the running statistics of batch norms whose inputs the step changes. Reestimate: from "
-    "data.calibration, from data.train where there is no other, so that what each answers keeps the mean and the "
-    "variance that it had; without data they stay, and a note says so. Keep: they stay."
+    "Statistics of batch norms whose inputs change: estimated anew from calibration or training data, or kept."
 )

@@ -224,8 +224,7 @@ class Prune(Model):
     )
     batch_norm: BatchNorm | None = Field(
         default=None,
-        description=f"{DESCRIPTION} When unset Reestimate, but Keep with criterion Redundancy: what it refits answers "
-        "as before already.",
+        description=f"{DESCRIPTION} When unset Reestimate, with criterion Redundancy Keep.",
     )
     recovery: Recovery | None = Field(
         default=None,
