@@ -42,6 +42,8 @@ LIBRARIES = {
 OWN_PACKAGES = {"__main__", "plimsoll_job", "plimsoll_api", "pydantic", "pydantic_core", "numpy"}
 #: Models that this image brings, and what it wraps around those of others.
 MODELS = ("plimsoll_job.zoo", "plimsoll_job.load.architectures")
+#: What hands on calls of torch that others make: what they raise is not its own.
+HANDING_ON = {"__torch_function__", "__torch_dispatch__"}
 MAX_WORDS = 300
 #: What this process holds of a GPU beside its tensors is less than this share of it.
 OTHERS_SHARE = 0.1
@@ -130,7 +132,11 @@ def _source_of(error: BaseException) -> str | None:
     """Return whose the exception is, in words; None where it is ours."""
     package = type(error).__module__.partition(".")[0]
     if package not in LIBRARIES and package != "torch":
-        frames = [frame for frame in _frames(error.__traceback__) if not _is_pythons(_package(frame))]
+        frames = [
+            frame
+            for frame in _frames(error.__traceback__)
+            if not _is_pythons(_package(frame)) and frame.f_code.co_name not in HANDING_ON
+        ]
         package = _package(frames[-1]) if frames else ""
         if frames and str(frames[-1].f_globals.get("__name__")).startswith(MODELS):
             return "the model"

@@ -237,13 +237,13 @@ def test_too_little_room_for_temporary_files_is_told_at_the_start(
     weights = count_bytes(load_file(claims.weights).values())
     needed, passing = bytes_needed(claims.plan(), weights), temporary_bytes_needed(claims.plan(), weights)
     # A file system of its own, on every Linux.
-    elsewhere = Path("/proc")
+    elsewhere = Path("/dev/shm")
     monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: SimpleNamespace(free=passing - 1 if path == elsewhere else needed)
     )
     with pytest.raises(
-        UserError, match=rf"spec.runtime: /proc has {passing - 1} bytes free, .* up to {passing} "
+        UserError, match=rf"spec.runtime: /dev/shm has {passing - 1} bytes free, .* up to {passing} "
     ) as error:
         compressed(claims)
     assert error.value.reason == "NodeFull"
@@ -257,7 +257,7 @@ def written_by(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Return all files that lie in the output when nothing that a plan writes is ever taken away."""
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)
-        patched.setattr(Checkpoints, "due", lambda _: False)
+        patched.setattr(Checkpoints, "due", lambda *_, **__: False)
         compressed(claims)
     return [path for path in (claims.directory / "out" / "wine").rglob("*") if path.is_file()]
 

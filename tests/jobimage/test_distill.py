@@ -15,6 +15,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques import distill, prune
 from plimsoll_job.techniques.distill.losses import softened_divergence
+from plimsoll_job.techniques.distill.terms import LogitsTerm
 from plimsoll_job.techniques.distill.training import Training, split_samples
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import wine_mlp
@@ -132,10 +133,17 @@ def test_long_curves_keep_first_and_last() -> None:
     assert len(curve) == 50
 
 
-def test_a_diverging_training_blames_the_learning_rate() -> None:
+def test_a_diverging_training_blames_the_learning_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No rate that the field takes makes so small a model diverge.
+    monkeypatch.setattr(LogitsTerm, "forward", lambda self, student, *_: student.output.sum() * float("nan"))
+    with pytest.raises(UserError, match=r"learningRate: training diverged"):
+        distill.apply(settings(epochs=5), student(), bench_of(teacher(), train=samples_of((13,), 50)))
+
+
+def test_data_that_the_teacher_does_not_answer_is_named_and_not_the_learning_rate() -> None:
     wild = samples_of((13,), 50)
     wild.inputs["inputs"][:] = 3e38
-    with pytest.raises(UserError, match=r"learningRate: training diverged"):
+    with pytest.raises(UserError, match=r"spec.data.train: the teacher answers 50 of a batch's 50 samples with NaN"):
         distill.apply(settings(epochs=5), student(), bench_of(teacher(), train=wild))
 
 

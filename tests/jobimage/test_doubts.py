@@ -96,7 +96,7 @@ def test_vectors_leave_out_what_is_not_finite_and_count_it() -> None:
 def test_nothing_is_learned_from_a_teacher_or_a_float_model_that_is_not_finite() -> None:
     inputs = (torch.tensor([[1.0], [0.0], [2.0]]),)
     module = nn.Module()
-    module.forward = torch.log  # type: ignore[method-assign]
+    module.forward = torch.log
     terms: Any = {"logits": SimpleNamespace(pairs=(), knowledge=lambda answers: (answers.output,))}
     with pytest.raises(UserError, match=r"spec.data.train: the teacher answers 1 of a batch's 3 samples with NaN"):
         Teacher(module, terms, inputs, 3, torch.device("cpu"))

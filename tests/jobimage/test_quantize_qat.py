@@ -215,7 +215,10 @@ def test_biases_of_a_pruned_model_are_trained() -> None:
             layer.bias.zero_()  # type: ignore[operator]
     uneven(module, "0", "2")
     bench = bench_of(module, train=samples, calibration=samples, signature=single((13,)))
-    made = applied(module, bench, frozenset({"0.weight"}), training={"epochs": 3, "batchSize": 16})
+    # A step of the integers of a bias is three times the default rate.
+    made = applied(
+        module, bench, frozenset({"0.weight"}), training={"epochs": 3, "batchSize": 16, "learningRate": "0.001"}
+    )
     assert made.details["scheme"] == "Int8QAT"
     biases = [one for one in onnx.load_from_string(graph_of(made)).graph.initializer if list(one.dims) == [3]]
     assert any(numpy_helper.to_array(one).any() for one in biases if one.data_type == onnx.TensorProto.INT32)
