@@ -60,7 +60,7 @@ def haswell() -> Iterator[Haswell]:
     processor.close()
 
 
-@pytest.fixture(params=["here", "Haswell"])
+@pytest.fixture(params=["here", pytest.param("Haswell", marks=pytest.mark.slow)])
 def serve(request: pytest.FixtureRequest) -> Serve:
     """Answers of a graph on this machine's processor, and on one without VNNI: each test that asks runs on both."""
     on_haswell: Serve = here if request.param == "here" else request.getfixturevalue("haswell")

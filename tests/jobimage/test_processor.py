@@ -41,6 +41,7 @@ def test_this_processor_has_what_its_flags_say() -> None:
     assert processor_features() == ({ProcessorFeature.VNNI} if told else set())
 
 
+@pytest.mark.slow
 def test_a_processor_without_vnni_is_told_by_what_it_computes(haswell: Haswell) -> None:
     graph, rows, sums = largest_products()
     assert sums.max() == 255 * 127 * 64
@@ -137,6 +138,7 @@ def test_what_asks_for_nothing_is_exact_on_each_processor(model: onnx.ModelProto
     assert np.array_equal(serve(model.SerializeToString(), {"x": rows}), np.full((5, 32), 255.0 * 64 * weights.max()))
 
 
+@pytest.mark.slow
 def test_what_asks_for_vnni_is_wrong_without(haswell: Haswell) -> None:
     rows = np.full((5, 64), 255, np.float32)
     answers = haswell(static(full(127)).SerializeToString(), {"x": rows})

@@ -141,6 +141,7 @@ def test_int8_is_as_near_on_a_processor_without_vnni_as_it_was_told(
 needs_vnni = pytest.mark.skipif(bool(lacking([ProcessorFeature.VNNI])), reason="this processor has no VNNI")
 
 
+@pytest.mark.slow
 @needs_vnni
 @pytest.mark.parametrize("build", [wine_mlp, residual, tiny_bert])
 def test_all_bits_of_weights_are_nearer_and_ask_for_vnni(build: Build, haswell: Haswell) -> None:

@@ -196,6 +196,7 @@ def test_zeros_of_a_pruned_model_stay_zero() -> None:
     assert made.candidate.zero_weights >= 32 * 64
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_what_a_processor_without_vnni_serves(haswell: Haswell) -> None:
     made, (module, samples, _) = wine(), setting(uneven_wine)
     with torch.no_grad():

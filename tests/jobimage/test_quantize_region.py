@@ -81,6 +81,7 @@ def test_a_convolution_that_cuts_patches_makes_nothing_else_int8() -> None:
     assert not OF_TRANSFORMERS & read.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("excluded", "error"), [((), 0.15), (("encoder",), 0.08)])
 def test_a_vision_transformer_keeps_its_answers(excluded: tuple[str, ...], error: float, serve: Serve) -> None:
     assert relative_error(Vision, made(Vision, *excluded).SerializeToString(), serve) < error
