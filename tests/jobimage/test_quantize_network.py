@@ -55,6 +55,7 @@ def depthwise() -> nn.Module:
     return DepthwiseSeparable()
 
 
+# Its emulated half has mark.slow, from the fixture `serve`.
 @pytest.mark.parametrize("build", [wine_mlp, residual, depthwise, tiny_bert])
 def test_the_network_in_training_answers_as_the_graph_that_is_served(
     build: Build, serve: Serve, tmp_path: Path
