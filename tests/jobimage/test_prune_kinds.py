@@ -135,6 +135,7 @@ KINDS: dict[str, tuple[Between, int, Callable[[int], int]]] = {
     "groups by hand": (lambda width: [ByHand(4)], 4, lambda width: width),
     "buffers": (lambda width: [Frozen(width)], 1, lambda width: width),
     "slopes": (lambda width: [nn.PReLU(width)], 1, lambda width: width),
+    "a gated linear unit": (lambda width: [nn.GLU(dim=1)], 2, lambda width: width // 2),
     "gates": (lambda width: [Gated()], 2, lambda width: width // 2),
     "squeeze and excite": (lambda width: [Squeezed(width)], 1, lambda width: width),
     "pixel shuffle": (lambda width: [nn.PixelShuffle(2)], 4, lambda width: width // 4),
@@ -186,6 +187,18 @@ def test_channels_that_nobody_reads_are_not_missed(kind: str) -> None:
             module.get_submodule(reader.name).get_parameter(reader.tensor).movedim(reader.axis, 0)[places] = 0
         images = torch.randn(3, 3, 8, 8)
         torch.testing.assert_close(cut(module, IMAGES, [Cut("0", gone)])(images), module(images))
+
+
+#: Those that mix channels by their nature are among the kinds above.
+ACTIVATIONS = sorted(set(nn.modules.activation.__all__) - {"MultiheadAttention", "GLU"})
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_channels_pass_every_activation_of_torch(name: str) -> None:
+    given = {"Threshold": (0.1, 0.0), "Softmax": (1,), "Softmin": (1,), "LogSoftmax": (1,)}.get(name, ())
+    module = net(lambda _: [getattr(nn, name)(*given)], 16)
+    assert len(first_of(module).units) == 16
+    assert cut(module, IMAGES, [Cut("0", (3, 4))])(torch.randn(3, 3, 8, 8)).shape == (3, 5)
 
 
 @pytest.mark.parametrize("affine", [True, False])

@@ -159,6 +159,19 @@ def _with_axis(shape: Sequence[int], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], 1, *shape[axis:])
 
 
+def gate(run: Run, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor]) -> list[Held]:
+    """One half of what lies along an axis gates the other."""
+    shape, held = run.given[0]
+    axis = argument(func, args, kwargs, 1, -1) % len(shape)
+    halves: list[list[torch.Tensor]] = [[], []]
+    for labels in held.labels:
+        parts = labels.expand(shape).chunk(2, dim=axis)
+        for half, part in zip(halves, parts, strict=True):
+            half.append(narrowed(part))
+    pairs = [(Held(tuple(half), held.free, held.of_input), tuple(outputs[0].shape)) for half in halves]
+    return [run.flow.meet(pairs, outputs[0].shape, f"they gate what stays in {run.at}")]
+
+
 def same(run: Run, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor]) -> list[Held]:
     """Other strides of the same shape, or of a tensor that is laid out in a row."""
     shape, held = run.given[0]

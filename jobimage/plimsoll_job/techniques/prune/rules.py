@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from plimsoll_job.techniques.prune.labels import Held, spanned
-from plimsoll_job.techniques.prune.moves import MOVES, join, move, same
+from plimsoll_job.techniques.prune.moves import MOVES, gate, join, move, same
 from plimsoll_job.techniques.prune.products import batch_norm, convolve, group_norm, layer_norm, multiply
 from plimsoll_job.techniques.prune.run import NotFollowedError, Run, met_at, name_of, tensors_in
 from plimsoll_job.techniques.prune.sums import ALONG, ORDERS, REDUCES, compare, order, pool, reduce
@@ -19,7 +19,9 @@ POINTWISE = frozenset({
     "detach", "alias", "contiguous", "_to_copy", "to", "lift_fresh", "lift", "dropout", "native_dropout", "bernoulli",
     "fill", "zero", "copy", "tril", "triu", "masked_fill", "clone", "where", "zeros_like", "ones_like", "full_like",
     "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_full", "new_empty", "uniform", "normal",
-    "lift_fresh_copy", "_prelu_kernel", "is_inf", "resolve_conj", "resolve_neg", "_conj", "addcmul", "addcdiv",
+    "lift_fresh_copy", "is_inf", "hardswish", "prelu", "_prelu_kernel", "rrelu_with_noise", "log_sigmoid",
+    "log_sigmoid_forward", "rsub",
+    "resolve_conj", "resolve_neg", "_conj", "addcmul", "addcdiv",
 })  # fmt: skip
 #: What depends on the shape of its input alone.
 SHAPES_ONLY = frozenset({
@@ -96,6 +98,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(REDUCES, reduce),
     **dict.fromkeys(ALONG, compare),
     **dict.fromkeys(ORDERS, order),
+    "glu": gate,
     "cat": join, "stack": join,
     "mm": multiply, "addmm": multiply, "bmm": multiply, "baddbmm": multiply, "mv": multiply, "addmv": multiply,
     "as_strided": same, "convolution": convolve, "_convolution": convolve,
