@@ -102,17 +102,17 @@ def relative_error(build: Build, graph: bytes, serve: Serve = here) -> float:
     ],
 )
 def test_the_graph_runs_at_every_batch_is_smaller_and_answers_alike(
-    build: Build, scheme: str, size: float, error: float, serve: Serve
+    build: Build, scheme: str, size: float, error: float
 ) -> None:
     applied = quantized(build, scheme)
     graph = graph_of(applied)
     assert len(graph) == applied.details["bytes"] <= size * applied.details["floatBytes"]
-    assert relative_error(build, graph, serve) < error
+    assert relative_error(build, graph) < error
     _, samples, _ = setting(build)
-    one = serve(graph, samples.rows(slice(0, 1)))
+    one = here(graph, samples.rows(slice(0, 1)))
     assert one.shape[0] == 1
     if "Dynamic" not in scheme:
-        assert np.allclose(one, serve(graph, samples.inputs)[:1], atol=1e-4)
+        assert np.allclose(one, here(graph, samples.inputs)[:1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
