@@ -43,8 +43,8 @@ JOB_STATUS: dict[str, Any] = {
             "message": "accuracy 97.62% → 97.4% (-0.22 points)",
         }
     ],
-    "baseline": {"uri": "pvc://models/out/artifacts/b", "digest": DIGEST, "sizeBytes": 1_000_000},
-    "artifact": {"uri": "pvc://models/out/artifacts/c", "digest": DIGEST, "sizeBytes": 46_000},
+    "baseline": {"uri": "pvc://models/out/artifacts/b", "digest": DIGEST, "sizeBytes": 1_000_000, "requires": []},
+    "artifact": {"uri": "pvc://models/out/artifacts/c", "digest": DIGEST, "sizeBytes": 46_000, "requires": ["Vnni"]},
     "report": {"uri": "pvc://models/out/reports/r.json", "digest": DIGEST},
     "revision": 2,
 }
