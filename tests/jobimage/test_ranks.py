@@ -108,7 +108,10 @@ def test_two_processes_train_and_recover_as_one_does(claims: Claims, wine_source
     for name, tensor in one.items():
         assert tensor.shape == two[name].shape
         assert torch.equal(tensor == 0, two[name] == 0), name
-        assert torch.allclose(tensor, two[name], atol=2e-4), name
+        # AdamW makes a whole step of a gradient next to nothing, whose sign is that of rounding: single weights part by
+        # a step or two, on some processors more than on others.
+        distance = torch.linalg.vector_norm(tensor - two[name]) / torch.linalg.vector_norm(tensor)
+        assert distance < 0.02, (name, distance)
     assert any(tensor.shape != untrained[name].shape for name, tensor in one.items() if name in untrained)
     # Only the first process tells how far it is, and the record says how many there were.
     first, _ = (line for line in log.splitlines() if '"stage":"load"' in line)
