@@ -29,7 +29,7 @@ values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name i
 graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "graph", values[:1], values[1:])
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-time.sleep(6)
+time.sleep(12)
 """
 
 
