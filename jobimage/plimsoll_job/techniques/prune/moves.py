@@ -36,7 +36,9 @@ def move(run: Run, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor
                 # It takes as many from each group, and the same ones.
                 rows = one.reshape(args[1], -1)
                 run.flow.atoms.join(rows.amax(0, keepdim=True), rows, f"they are shuffled in {run.at}")
-    moved = [_moved(labels.expand(shape), func, args, kwargs) for labels in held.labels]
+    # Labels of what has no numbers would be lost along its other axes.
+    laid_out = [labels if 0 in shape else labels.expand(shape) for labels in held.labels]
+    moved = [_moved(labels, func, args, kwargs) for labels in laid_out]
     found = []
     for number, output in enumerate(outputs):
         kept = []
