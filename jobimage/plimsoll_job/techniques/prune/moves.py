@@ -20,6 +20,8 @@ MOVES = frozenset({
     "im2col", "diagonal", "embedding", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
     "replication_pad2d", "rot90", "movedim", "repeat_interleave", "take_along_dim",
 })  # fmt: skip
+#: What chooses positions of one axis, that of its second argument, by the numbers of a tensor.
+CHOOSES = frozenset({"gather", "index_select", "embedding"})
 VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 
 
@@ -36,8 +38,10 @@ def move(run: Run, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor
                 # It takes as many from each group, and the same ones.
                 rows = one.reshape(args[1], -1)
                 run.flow.atoms.join(rows.amax(0, keepdim=True), rows, f"they are shuffled in {run.at}")
+    chosen, why = _chosen_along(run, func, args, kwargs), f"values of the inputs choose among them, at {name_of(func)}"
+    whole = [run.flow.hold(labels, chosen, f"{why} in {run.at}") for labels in held.labels]
     # Labels of what has no numbers would be lost along its other axes.
-    laid_out = [labels if 0 in shape else labels.expand(shape) for labels in held.labels]
+    laid_out = [labels if 0 in shape else labels.expand(shape) for labels in whole if labels is not None]
     moved = [_moved(labels, func, args, kwargs) for labels in laid_out]
     found = []
     for number, output in enumerate(outputs):
@@ -51,6 +55,23 @@ def move(run: Run, func: Any, args: Any, kwargs: Any, outputs: list[torch.Tensor
         free = _free_after(name_of(func), args, held, shape, output.shape)
         found.append(Held(tuple(_apart(run, kept)), free, of_input))
     return found
+
+
+def _chosen_along(run: Run, func: Any, args: Any, kwargs: Any) -> frozenset[int]:
+    """Return the axes along which positions are chosen by what the model is given: other samples choose others."""
+    if name_of(func) in {"index", "_unsafe_index"}:
+        found, axis = set[int](), 0
+        for one in args[1]:
+            # A mask chooses along all of its axes.
+            width = one.ndim if one is not None and one.dtype in {torch.bool, torch.uint8} else 1
+            if one is not None and run.held(one).of_input:
+                found.update(range(axis, axis + width))
+            axis += width
+        return frozenset(found)
+    if name_of(func) in CHOOSES and any(run.held(one).of_input for one in tensors_in(args[1:], kwargs)):
+        axis = 0 if name_of(func) == "embedding" else argument(func, args, kwargs, 1)
+        return frozenset({axis % args[0].ndim})
+    return frozenset()
 
 
 def _apart(run: Run, labels: list[torch.Tensor]) -> list[torch.Tensor]:

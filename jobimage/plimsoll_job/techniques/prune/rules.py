@@ -28,6 +28,8 @@ SHAPES_ONLY = frozenset({
     "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones",
     "new_full", "new_empty", "new_empty_strided",
 })  # fmt: skip
+#: What makes tensors of one number of no other tensor, or of numbers that nobody reads.
+FILLS = frozenset({"zeros", "ones", "full", "empty", "empty_strided", "scalar_tensor"})
 #: What can be followed where a tensor has no numbers, as the weight of a layer without outputs.
 EMPTY_TOO = frozenset({"cat", "t", "transpose", "permute", "mm", "addmm", "bmm", "baddbmm"})
 #: What mixes places of pictures, whose number stands in the name.
@@ -40,7 +42,9 @@ def outcome(run: Run, func: Any, args: Any, kwargs: Any, outputs: list[torch.Ten
         return _unknown(run, func, args, kwargs, outputs)
     tensors = tensors_in(args, kwargs)
     if not tensors:
-        return [Held(free=frozenset(range(one.ndim))) for one in outputs]
+        # A row of numbers has others where it is shorter, so that what it meets stays.
+        fills = name_of(func) in FILLS
+        return [Held(free=frozenset(range(one.ndim) if fills else ())) for one in outputs]
     rule = _rule_of(func)
     if (outputs[0].numel() == 0 or tensors[0].numel() == 0) and name_of(func) not in EMPTY_TOO:
         return _unknown(run, func, args, kwargs, outputs)
