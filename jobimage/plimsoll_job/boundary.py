@@ -68,6 +68,12 @@ def boundary(spec_field: str, refusal: str, *, reason: str = "Unsupported") -> I
         raise UserError(f"{spec_field}: {refusal}: {told}: {words_of(error)}", reason=reason) from error
 
 
+def check_passing(error: BaseException) -> None:
+    """TransientError where waiting mends what was raised, whoever would be told to change the request for it."""
+    if passing := passing_of(error):
+        raise passing from error
+
+
 def unforeseen(error: Exception) -> PlimsollError:
     """Return what an exception that reached the end of the run is told as."""
     if passing := passing_of(error):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.parent import child_arguments
 
-TIMEOUT_SECONDS = 1_800
 
-
-def run_child(module: str, arguments: Sequence[str | Path], *, does: str, refusal: str, reason: str) -> None:
-    """Run the module to its end; `does` says in words what it does.
+def run_child(
+    module: str,
+    arguments: Sequence[str | Path],
+    *,
+    does: str,
+    refusal: str,
+    reason: str,
+    timeout_seconds: float | None = None,
+) -> None:
+    """Run the module to its end, however long it takes without a timeout; `does` says in words what it does.
 
     UserError, of this reason and beginning by the refusal, when it ends in an error; TransientError when it was killed,
-    mostly for memory, or takes half an hour.
+    mostly for memory, takes longer, or ends in an error that waiting mends.
     """
     with child_arguments(OMP_WAIT_POLICY="PASSIVE") as ending_with_us:
         try:
@@ -26,16 +34,25 @@ def run_child(module: str, arguments: Sequence[str | Path], *, does: str, refusa
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=TIMEOUT_SECONDS,
+                timeout=timeout_seconds,
                 **ending_with_us,
             )
         except subprocess.TimeoutExpired as error:
             raise TransientError(
-                f"the process that {does} was not done in {TIMEOUT_SECONDS} s", reason="Slow"
+                f"the process that {does} was not done in {timeout_seconds} s", reason="Slow"
             ) from error
     if ended.returncode < 0:
         # What it works on may be as good as any.
         raise TransientError(f"the process that {does} was ended by signal {-ended.returncode}", reason="Killed")
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or ["no word of why"]
+        check_passing(_raised(last[0]))
         raise UserError(f"{refusal}: {last[0]}", reason=reason)
+
+
+def _raised(line: str) -> Exception:
+    """Return the error that the last line of a trace tells of, as far as waiting could mend it."""
+    if number := re.search(r"\[Errno (\d+)\]", line):
+        return OSError(int(number[1]), line)
+    # NumPy's own has a longer name.
+    return MemoryError(line) if "MemoryError" in line else Exception(line)

@@ -4,6 +4,7 @@ import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,19 @@ from onnx import TensorProto, helper
 from tests.jobimage.claims import PRUNE, Claims, compressed
 from torch import nn
 
+from plimsoll_api.sources import NamedArchitecture
 from plimsoll_job.boundary import boundary, unforeseen
+from plimsoll_job.child import run_child
 from plimsoll_job.ending import summary_of
 from plimsoll_job.errors import InternalError, PlimsollError, TransientError, UserError
-from plimsoll_job.export.onnx_export import trace_named
+from plimsoll_job.export.onnx_export import _found, trace_named
+from plimsoll_job.export.outputs import torch_export
+from plimsoll_job.load.architectures.factory import build_factory
+from plimsoll_job.load.architectures.named import build_timm
 from plimsoll_job.load.inputs import single
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.techniques.observe import tensors_of
+from plimsoll_job.techniques.prune.coupling import find_coupling
 from plimsoll_job.techniques.table import TECHNIQUES
 
 
@@ -128,6 +135,53 @@ def test_what_waiting_mends_is_tried_again_wherever_it_is_raised(error: Exceptio
         nn.Sequential(Picky(error))(torch.zeros(1))
     assert caught.value.reason == reason
     assert unforeseen(error).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(MemoryError("no room"), "OutOfMemory"), (OSError(errno.ENOSPC, "No space left on device"), "StoreUnreadable")],
+)
+def test_what_waiting_mends_is_tried_again_where_the_model_would_be_blamed(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node without memory, or a disk that was full, and the request was told to change."""
+
+    def raises(*_: Any, **__: Any) -> Any:
+        raise error
+
+    session = SimpleNamespace(run=raises)
+    failing = nn.Sequential(Picky(error))
+    for name in ("torch.export.save", "timm.create_model", "onnx.checker.check_model", "plimsoll_job.zoo.digits_cnn"):
+        monkeypatch.setattr(name, raises)
+    for called in (
+        lambda: _found(session, {}),
+        lambda: find_coupling(failing, single((1,))),
+        lambda: torch_export(nn.Linear(1, 1), single((1,)), tmp_path / "model.pt2"),
+        lambda: build_timm(NamedArchitecture(name="resnet18")),
+        lambda: build_factory("plimsoll_job.zoo:digits_cnn"),
+    ):
+        with pytest.raises(TransientError) as caught:
+            called()
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "reason"),
+    [
+        ("numpy.exceptions.ArrayMemoryError('Unable to allocate 3. GiB')", TransientError, "OutOfMemory"),
+        ("OSError(28, 'No space left on device')", TransientError, "StoreUnreadable"),
+        ("ValueError('28 is no size')", UserError, "Wrong"),
+    ],
+)
+def test_what_waiting_mends_is_tried_again_where_a_process_of_its_own_met_it(
+    raised: str, kind: type[PlimsollError], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"class ArrayMemoryError(MemoryError): pass\nraise {raised.replace('numpy.exceptions.', '')}\n"
+    (tmp_path / "raising.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(kind) as caught:
+        run_child("raising", [], does="raises", refusal="spec.x: it raises", reason="Wrong")
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "no such file"), OSError("libx.so: cannot open")])

@@ -13,6 +13,7 @@ from plimsoll_api.gates import LatencyMeasurement
 from plimsoll_api.model import digest_of
 from plimsoll_api.report import RatioInterval
 from plimsoll_api.spec import Metric
+from plimsoll_job import child
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.latency import latency_figures, ratio_intervals, slower_notes
 from plimsoll_job.evaluate.processes import Timed, time_in_processes
@@ -174,6 +175,18 @@ def test_each_process_loads_the_models_anew(tmp_path: Path) -> None:
     changed = Graph(path=str(tmp_path / "a.onnx"), digest="sha256:" + "0" * 64)
     with pytest.raises(UserError, match=r"spec.evaluation.latency: the models cannot be timed: .* has changed while"):
         time_in_processes(changed, [Timed(other, {2: (batch, batch)})], settings)
+
+
+def test_a_slow_model_is_timed_however_long_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour was all that a process had; a large model at batch 32 was tried again, and again."""
+    monkeypatch.setattr(child, "TIMEOUT_SECONDS", 0.01, raising=False)
+    write_product(tmp_path / "a.onnx")
+    batch, graph = {"x": np.ones((2, 3), np.float32)}, Graph(path=str(tmp_path / "a.onnx"))
+    settings = LatencyMeasurement(batch_sizes=[2], rounds=8, processes=2)
+
+    [found] = time_in_processes(graph, [Timed(graph, {2: (batch, batch)})], settings)
+
+    assert len(found[2]) == 2
 
 
 def write_product(file: Path) -> None:

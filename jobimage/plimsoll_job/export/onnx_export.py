@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from plimsoll_job.boundary import boundary, words_of
+from plimsoll_job.boundary import boundary, check_passing, words_of
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.alike import counting, difference, scale_of
 from plimsoll_job.export.decisions import Decisions, Watch, keeping
@@ -242,6 +242,7 @@ def _found(session: Any, batch: Arrays) -> NDArray[Any] | str:
     try:
         (got,) = session.run(None, dict(batch))
     except Exception as error:
+        check_passing(error)
         return f"it cannot be run ({words_of(error)})"
     answers: NDArray[Any] = got
     return answers

@@ -18,7 +18,7 @@ from torch import nn
 from plimsoll_api.artifact import CHANGES_FILE, MODEL_FILE
 from plimsoll_api.model import canonical_json
 from plimsoll_api.sources import OutputFormat
-from plimsoll_job.boundary import words_of
+from plimsoll_job.boundary import check_passing, words_of
 from plimsoll_job.checkpoints import tensor_writer
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.decisions import Decisions, Watch
@@ -103,6 +103,7 @@ def torch_export(module: nn.Module, signature: Signature, path: Path) -> None:
                 node.meta.pop("stack_trace", None)
             torch.export.save(program, path)
     except Exception as error:
+        check_passing(error)
         raise UserError(
             f"spec.output.formats: torch.export cannot take this model: {words_of(error)}{decisions.cause()}",
             reason="NotExportable",

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from plimsoll_api.artifact import MODEL_FILE
 from plimsoll_api.model import canonical_json, digest_of
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.lean import PACKED, SMALL_BYTES, LeanModel, Numbers, numbers_at, read_lean
 from plimsoll_job.load.store import Store, is_empty_folder
@@ -51,6 +52,7 @@ def read_onnx(uri: str, store: Store) -> OnnxFile:
     try:
         model = read_lean(copy, scratch, outside=False)
     except Exception as error:
+        check_passing(error)
         raise _unreadable(f"{uri} is not a whole ONNX file: {error}") from error
     if not model.proto.graph.node:
         raise _unreadable(f"{uri} is not an ONNX file, or its graph is empty")
@@ -112,6 +114,7 @@ def _take_in(model: LeanModel, copy_beside: Callable[[str], HeldFile], uri: str)
         try:
             numbers = numbers_at(copies[name].path, tensor, place, copies[name].scratch)
         except Exception as error:
+            check_passing(error)
             raise _unreadable(f"tensor {tensor.name!r} of {uri} is damaged: {error}") from error
         if numbers is not None:
             model.numbers[tensor.name] = numbers
@@ -170,6 +173,7 @@ def _check_numbers(tensor: TensorProto, numbers: Numbers | None, uri: str) -> No
         array = numpy_helper.to_array(tensor) if numbers is None else numbers()
     # What wrong types and sizes raise is of any type.
     except Exception as error:
+        check_passing(error)
         raise _unreadable(f"tensor {tensor.name!r} of {uri} is damaged: {error}") from error
     # A mask of attention is made of minus infinity, a weight is not.
     if np.issubdtype(array.dtype, np.floating) and array.ndim > 1 and not np.isfinite(array).all():

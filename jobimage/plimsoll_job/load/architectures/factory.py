@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 
 FIELD = "spec.model.architecture.factory"
@@ -25,6 +26,7 @@ def build_factory(factory: str) -> nn.Module:
     try:
         module = function()
     except Exception as error:
+        check_passing(error)
         raise UserError(f"{FIELD}: {factory} failed: {error}") from error
     if not isinstance(module, nn.Module):
         raise UserError(f"{FIELD}: {factory} returned {type(module).__name__}, expected a torch module")

@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch import nn
 
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.architectures.code import own_class
 from plimsoll_job.load.architectures.wrapped import ImageLogits, Pooling, TextEmbedding, TextLogits
@@ -177,6 +178,7 @@ def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any
             output_loading_info=True,
         )
     except Exception as error:
+        check_passing(error)
         raise UserError(f"{FIELD}: transformers cannot build {_architecture(directory.config)}: {error}") from error
     missing = sorted(name for name in loading["missing_keys"] if strict or not name.startswith("pooler."))
     problems = {

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from plimsoll_api.spec import NamedArchitecture
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 
 #: Heads that only training reads. The modules are built without them, and their weights are passed over.
@@ -52,6 +53,7 @@ def _build(field: str, named: NamedArchitecture, options: dict[str, Any], constr
     try:
         module: nn.Module = constructor(**options)
     except Exception as error:
+        check_passing(error)
         raise UserError(f"{field}: {named.name} cannot be built: {error}") from error
     return module
 

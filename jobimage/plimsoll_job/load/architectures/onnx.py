@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper, inliner, version_converter
 
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 from plimsoll_job.export.graph import NUMPY_NAMES, lift_constants, name_nodes, opset, signature
 from plimsoll_job.export.lean import LeanModel
@@ -138,6 +139,7 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(model, LEAST_OPSET)
     except Exception as error:
+        check_passing(error)
         raise UserError(
             f"{FIELD}: the model is of operator set {version} and cannot be brought to {LEAST_OPSET}: {error}; export "
             "it anew",
@@ -155,6 +157,7 @@ def _check_loads(model: LeanModel) -> None:
         onnx.checker.check_model(str(path))
         open_frugally(path)
     except Exception as error:
+        check_passing(error)
         why = str(error).replace(f" from {path}", "")
         raise UserError(f"{FIELD}: ONNX Runtime cannot load the model: {why}", reason="NotLoadable") from error
 

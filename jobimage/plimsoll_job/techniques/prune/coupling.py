@@ -7,6 +7,7 @@ from itertools import groupby
 
 from torch import nn
 
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
@@ -33,6 +34,7 @@ def find_coupling(module: nn.Module, signature: Signature) -> Coupling:
     try:
         flow = follow(module, example_of(signature))
     except Exception as error:
+        check_passing(error)
         raise UserError(
             f"spec.model.architecture: structured pruning cannot follow this model: {error}", reason="NotPrunable"
         ) from error
