@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.breadth.subjects import lay_out, lay_out_bert
+from bench.breadth.made import lay_out, lay_out_bert
 from bench.page import markdown_table, put_between_markers, shortened
 
 from plimsoll_api.gates import LatencyMeasurement

@@ -1,4 +1,4 @@
-"""python -m bench.breadth.prepare MODEL FOLDER: weights and samples of one model, as a job would find them."""
+"""python -m bench.breadth.prepare MODEL FOLDER [own]: weights and samples, as a job would find them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.breadth.subjects import lay_out
+from bench.breadth.made import SIDES, lay_out
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(lay_out(sys.argv[1], Path(sys.argv[2])))))
+    name, folder, *own = sys.argv[1:]
+    print(json.dumps(asdict(lay_out(name, Path(folder), () if own else SIDES))))

@@ -75,13 +75,14 @@ def carry_out(name: str, technique: str, folder: Path) -> float:
     """Compress, keep what the module answers beside the artifact, and return the share of parameters that went."""
     with watched(next(iter(STEPS[technique]))) as seen:
         summary = compress(plan_of(name, technique), Store(claims=folder.parent), Reporter(emit=lambda _: None))
-    assert summary.candidate is not None  # noqa: S101 — compress came to its end
+    assert summary.candidate is not None and summary.baseline is not None  # noqa: S101, PT018 — it came to its end
     (use,) = seen
     arrays: dict[str, Any] = use.bench.need_calibration().rows(slice(ASKED))
     with torch.no_grad():
         arrays["answers"] = use.after.module(*tensors_of(arrays)).numpy()
     np.savez(folder / technique / "expected.npz", **arrays)
     (folder / technique / "artifact.json").write_text(summary.candidate.model_dump_json())
+    (folder / technique / "baseline.json").write_text(summary.baseline.model_dump_json())
     return 1 - count_parameters(use.after.module) / count_parameters(use.before.module)
 
 

@@ -14,6 +14,8 @@ from bench.breadth.outcome import Outcome
 from bench.child import Ended, run
 
 TECHNIQUES = ("prune", "factorize", "int8")
+#: int8 once more, on images as large as the model wants them, timed beside float: of one model of each family.
+LATENCY = "latency"
 #: What was ordered is met when the share of parameters that went is this near to it.
 ORDERED_SHARE, CLOSE_ENOUGH = 0.3, 0.05
 #: How far the reloaded answers may be from the module's, over the size of the answers: another order of sums. Random
@@ -32,10 +34,18 @@ class Limits:
 
 def walk(model: str, techniques: Sequence[str], limits: Limits, commit: str) -> Iterator[Outcome]:
     """Yield what became of each technique on the model; nothing that goes wrong is raised."""
+    small = [technique for technique in techniques if technique != LATENCY]
+    if small:
+        yield from _walk(model, small, limits, commit)
+    if LATENCY in techniques:
+        yield from _walk(model, [LATENCY], limits, commit)
+
+
+def _walk(model: str, techniques: Sequence[str], limits: Limits, commit: str) -> Iterator[Outcome]:
     with tempfile.TemporaryDirectory(prefix="plimsoll-breadth-") as directory:
         folder = Path(directory, "work")
         folder.mkdir()
-        prepared = _run("prepare", [model, folder], limits)
+        prepared = _run("prepare", [model, folder, *(["own"] if LATENCY in techniques else [])], limits)
         if prepared.code != 0:
             for technique in techniques:
                 reason = f"the model cannot be made: {prepared.reason}"
@@ -43,27 +53,28 @@ def walk(model: str, techniques: Sequence[str], limits: Limits, commit: str) -> 
             return
         made = _last_line(prepared)
         for technique in techniques:
-            row = _run("row", [model, technique, folder], limits)
-            share: float | None = None
-            error, reason, seconds = None, row.reason, row.seconds
+            known = {"parameters": made["parameters"], "side": made["side"]}
+            row = _run("row", [model, "int8" if technique == LATENCY else technique, folder], limits)
+            reason, seconds = row.reason, row.seconds
             if row.code == 0:
-                share = float(_last_line(row)["share"])
-                reloaded = reload(technique, folder, limits)
-                seconds += reloaded.seconds
-                if reloaded.code == 0:
-                    error = float(_last_line(reloaded)["error"])
-                    reason = reason_of(technique, share, error)
+                known["share"] = float(_last_line(row)["share"])
+                proved = _time(folder, limits) if technique == LATENCY else reload(technique, folder, limits)
+                seconds += proved.seconds
+                if proved.code == 0:
+                    known |= _last_line(proved)
+                    reason = "" if technique == LATENCY else reason_of(technique, known["share"], known["error"])
                 else:
-                    reason = f"reload: {reloaded.reason}"
-            yield Outcome(
-                model, technique, commit, reason, seconds, row.peak_memory_bytes,
-                parameters=made["parameters"], side=made["side"], share=share, error=error,
-            )  # fmt: skip
+                    reason = f"{'timing' if technique == LATENCY else 'reload'}: {proved.reason}"
+            yield Outcome(model, technique, commit, reason, seconds, row.peak_memory_bytes, **known)
 
 
 def reload(technique: str, folder: Path, limits: Limits) -> Ended:
     """Open in a fresh process what the technique made; it prints how far the answers are from the module's."""
     return _run("reload", [technique, folder], limits)
+
+
+def _time(folder: Path, limits: Limits) -> Ended:
+    return _run("speed", ["int8", folder], limits)
 
 
 def reason_of(technique: str, share: float, error: float) -> str:

@@ -100,8 +100,8 @@ def test_the_page_tells_shares_goals_and_reasons(tmp_path: Path) -> None:
     ],
 )
 def test_a_small_row_passes(model: str, technique: str, tmp_path: Path) -> None:
-    from bench.breadth.row import carry_out  # noqa: PLC0415 — torch, for these rows only
-    from bench.breadth.subjects import lay_out  # noqa: PLC0415
+    from bench.breadth.made import lay_out  # noqa: PLC0415 — torch, for these rows only
+    from bench.breadth.row import carry_out  # noqa: PLC0415
     from bench.breadth.walk import Limits, reload  # noqa: PLC0415
 
     folder = tmp_path / "work"
