@@ -129,7 +129,7 @@ demo-down: venv ## Take down what the demo left up
 bench: venv ## Measure the figures of the README
 	$(PYTHON) -m bench.digits
 
-bench-breadth: venv ## Each technique on the models that people have; goes on after an interrupt
+bench-breadth: venv ## Each technique on the models that people have, a model of each family first; goes on after an interrupt
 	$(PYTHON) -m bench.breadth
 
 bench-engine: venv ## Ours beside the peers on the same models, data and budget; goes on after an interrupt

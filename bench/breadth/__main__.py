@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--families", action="store_true", help="one model of each family only")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="models whose name holds the text")
     parser.add_argument("--technique", action="append", choices=(*TECHNIQUES, LATENCY), help="these; all if not given")
-    parser.add_argument("--share", type=_share, default=(1, 1), metavar="I/N", help="part I of N, for N machines")
+    parser.add_argument("--share", type=part, default=(1, 1), metavar="I/N", help="part I of N, for N machines")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
     parser.add_argument("--seconds", type=float, default=600, help="limit of one process of a row")
     parser.add_argument("--memory-gib", type=float, default=8, help="limit of one process of a row")
@@ -50,11 +50,11 @@ def main() -> int:
         and (not options.only or any(text in one.name for text in options.only))
     }
     if not options.no_walk:
-        number, of = options.share
+        known = last_of_each(options.results)
         missing = {
             model: left
-            for model, techniques in list(ordered.items())[number - 1 :: of]
-            if (left := _missing(techniques, model, last_of_each(options.results), retry=options.retry))
+            for model in in_part(list(ordered), options.share)
+            if (left := _missing(ordered[model], model, known, retry=options.retry))
         }
         limits = Limits(options.seconds, int(options.memory_gib * (1 << 30)))
         _walk_all(missing, limits, options.results, options.jobs, options.stop_after)
@@ -111,11 +111,18 @@ def _walk_all(
             raise
 
 
-def _share(text: str) -> tuple[int, int]:
+def part(text: str) -> tuple[int, int]:
+    """Return which part of how many a text such as 2/4 names."""
     number, _, of = text.partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 2/4, got {text!r}")
     return int(number), int(of)
+
+
+def in_part(models: Sequence[str], share: tuple[int, int]) -> list[str]:
+    """Return the models of this part: every n-th, so that each has some of all families."""
+    number, of = share
+    return list(models[number - 1 :: of])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 
-import torch
 from bench.child import ROOT
 
 #: Counting is told about this often, in models.
@@ -43,6 +42,7 @@ def timm_models() -> list[Counted]:
 
 def _parameters(name: str) -> int | None:
     import timm  # noqa: PLC0415 — as above
+    import torch  # noqa: PLC0415
 
     # Some constructors compute with numbers that the meta device does not have, or lack a package.
     for device in ("meta", "cpu"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench.breadth.__main__ import in_part, part
 from bench.breadth.outcome import Outcome
 from bench.breadth.report import lines, share_passed
+from bench.breadth.subjects import Subject, firsts, in_rounds
 from bench.breadth.walk import reason_of
 from bench.child import ROOT, run
 from bench.page import put_between_markers
@@ -71,16 +75,51 @@ def test_rows_are_kept_and_a_half_written_one_is_walked_again(tmp_path: Path) ->
     assert read(file, Outcome) == [outcome(technique="int8"), outcome()]
 
 
-def test_the_page_tells_shares_goals_and_reasons(tmp_path: Path) -> None:
-    rows = [outcome(), outcome("torchvision/two", reason="a | b\nsecond line"), outcome(technique="int8")]
+def test_one_of_each_family_comes_first_the_smallest_and_no_toy() -> None:
+    given = [
+        Subject("timm/large", "resnet", 9), Subject("timm/test_resnet", "resnet", 1),
+        Subject("timm/small", "resnet", 2), Subject("timm/other", "vit", 5),
+    ]  # fmt: skip
+    ordered = in_rounds(given)
+    assert [one.name for one in ordered] == ["timm/small", "timm/other", "timm/large", "timm/test_resnet"]
+    assert firsts(ordered) == {"timm/small", "timm/other"}
+
+
+def test_the_page_tells_shares_goals_reasons_and_what_was_not_walked(tmp_path: Path) -> None:
+    rows = [
+        outcome(), outcome("torchvision/two", reason="a | b\nsecond line"), outcome(technique="int8"),
+        replace(outcome(technique="latency"), ratio=1.2, low=1.1, high=1.3),
+        replace(outcome("torchvision/two", technique="latency", commit="def"), ratio=1.0, low=0.9, high=1.1),
+    ]  # fmt: skip
+    listed = [
+        Subject("torchvision/one", "resnet"), Subject("torchvision/more", "resnet"), Subject("torchvision/two", "vit"),
+        Subject("timm/never", "swin"),
+    ]  # fmt: skip
     assert share_passed(rows, "prune") == 0.5
     assert share_passed(rows, "factorize") == 0
     page = tmp_path / "benchmarks.md"
-    put_between_markers(page, "bench-breadth", lines(rows))
+    put_between_markers(page, "bench-breadth", lines(rows, listed))
     text = page.read_text()
+    assert "2 of 4 models were walked" in text
+    assert "abc 4, def 1" in text
     assert "| prune | 1 of 2 | 50.0% | 95%: missed | 2 |" in text
     assert "| int8 | 1 of 1 | 100.0% | 95%: met | 2 |" in text
+    assert "slower for 50% (1)" in text
+    assert "| resnet | 1 of 2 | 1 of 1 | 1 of 1 | 1.20 (1.10 to 1.30), one, side 64 |" in text
+    assert "no model was walked: swin (1)" in text
     assert r"| torchvision/two | prune | a \| b second line |" in text
+
+
+@pytest.mark.parametrize("text", ["3/2", "0/2", "1", "a/b", "1/0"])
+def test_a_part_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected I/N with I from 1 to N"):
+        part(text)
+
+
+def test_parts_make_the_whole() -> None:
+    models = [f"model {number}" for number in range(7)]
+    taken = [in_part(models, part(f"{number}/3")) for number in (1, 2, 3)]
+    assert sorted(one for some in taken for one in some) == models
 
 
 @pytest.mark.slow

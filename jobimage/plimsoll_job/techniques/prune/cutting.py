@@ -15,17 +15,15 @@ from plimsoll_job.techniques.prune.groups import ChannelGroup, Coupling
 from plimsoll_job.techniques.prune.importance import Score
 from plimsoll_job.techniques.prune.iterations import Goal
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH, Selection, select_cuts
-from plimsoll_job.techniques.prune.soundness import cut_soundly, least_cut, unsound_groups
+from plimsoll_job.techniques.prune.soundness import Checks, cut_soundly, least_cut, unsound_groups
 from plimsoll_job.techniques.shape import Bench, Cut
 
 #: A measured share this near to the estimated one needs no second choice.
 WELL_ESTIMATED = 0.001
 #: Reasons that a message lists.
 MOST_REASONS = 3
-
-
 #: How often groups that cannot go are looked for: what is cut in their stead may show others.
-MOST_ROUNDS = 3
+MOST_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -58,19 +56,22 @@ class Shedding:
         Groups that turn out not to be prunable are left whole. UserError when the step's amount cannot be met.
         """
         left: dict[str, str] = {}
-        groups = self.coupling.groups
+        groups, checks = self.coupling.groups, Checks()
         for _ in range(MOST_ROUNDS):
             done, cuts, reason = self._once(groups, left)
             if not reason:
                 return replace(done, left=left)
+            left |= self._unsound(cuts, checks)
             # Those that the choice passed over may be chosen next.
-            chosen = {one.layer for one in cuts}
-            tried = [*cuts, *(least_cut(group) for group in groups if group.root not in chosen)]
-            left |= unsound_groups(self.module, self.bench.signature, self.coupling, tried, self._tell)
+            least = [least_cut(group) for group in groups if group.root not in {one.layer for one in cuts}]
+            left |= self._unsound(least, checks)
             groups = tuple(group for group in self.coupling.groups if group.root not in left)
             if not groups:
                 break
         raise UserError(f"{self.bench.spec_field}: {reason}", reason="NotPrunable")
+
+    def _unsound(self, cuts: Sequence[Cut], checks: Checks) -> dict[str, str]:
+        return unsound_groups(self.module, self.bench.signature, self.coupling, cuts, tell=self._tell, checks=checks)
 
     def _tell(self, share: float) -> None:
         told = f"looks for what of {len(self.coupling.groups)} groups of channels cannot go"

@@ -172,15 +172,25 @@ class Fitting:
                 yield {attribute: options[attribute][0] for attribute in chosen}
 
     def _sizes(self, name: str) -> dict[int, list[int]]:
-        """Return what sizes became of those that tensors in the layer had."""
+        """Return what sizes became of those that tensors in the layer had.
+
+        Heads may lie in the axis of the samples: of as many as those there are beside each.
+        """
         found: dict[int, list[int]] = {}
+        of_samples: dict[int, list[int]] = {}
+        samples = len(self._example[0])
         for call in self._calls:
             if call.layer == name or call.layer.startswith(f"{name}."):
                 for shape, held in (*call.inputs, *call.outputs):
                     left = left_shape(shape, held, self._gone)
-                    for before, after in zip(shape, left, strict=True):
+                    for axis, (before, after) in enumerate(zip(shape, left, strict=True)):
                         if before != after and after not in found.setdefault(before, []):
                             found[before].append(after)
+                        if before != after and axis == 0 and held.of_input and before % samples == after % samples == 0:
+                            of_samples.setdefault(before // samples, []).append(after // samples)
+        for before, sizes in of_samples.items():
+            known = found.setdefault(before, [])
+            known += [after for after in dict.fromkeys(sizes) if after not in known]
         return found
 
 

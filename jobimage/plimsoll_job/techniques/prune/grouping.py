@@ -76,16 +76,30 @@ def _classes(class_of: Classes, labels: Iterable[torch.Tensor]) -> set[int]:
 
 
 def _width_of_attention(atoms: Mapping[Place, Classes], attended: set[int]) -> set[int]:
-    """Return the classes of channels on the other side of weights that make or take what attention multiplies."""
+    """Return the classes of channels on the other side of weights that make or take what attention multiplies.
+
+    What attention multiplies may be the width itself, where it reads what the layers add to, or adds to that what it
+    answers: then all weights read or write that, and only the width stays.
+    """
     by_tensor: dict[tuple[str, str], list[set[int]]] = {}
     for (layer, tensor, _), classes in atoms.items():
         by_tensor.setdefault((layer, tensor), []).append(set(classes.tolist()))
-    found = (
-        set.union(*axes) - attended
-        for axes in by_tensor.values()
-        if len(axes) > 1 and any(not axis.isdisjoint(attended) for axis in axes)
-    )
-    return set[int]().union(*found)
+    weights = [axes for axes in by_tensor.values() if len(axes) > 1]
+    width = attended & _other_sides(weights, attended)
+    return width | (_other_sides(weights, attended - width) - attended)
+
+
+def _other_sides(weights: Iterable[Sequence[set[int]]], some: set[int]) -> set[int]:
+    """Return the classes on the other axes of the weights one of whose axes is of some."""
+    return {
+        one
+        for axes in weights
+        for number, axis in enumerate(axes)
+        if not axis.isdisjoint(some)
+        for place, other in enumerate(axes)
+        if place != number
+        for one in other
+    }
 
 
 def _drafts(
