@@ -99,10 +99,8 @@ class Display:
         self._console.print(_figures(report))
         if len(report.steps) > 1:
             self._console.print(_steps(report))
-        for line in _left(report):
+        for line in (*_left(report), *_notes(report)):
             self._console.print(line, style="yellow", markup=False, soft_wrap=True)
-        for note in report.notes:
-            self._console.print(note, style="yellow", markup=False, soft_wrap=True)
         self._console.print(_checks(judgement))
         colour = COLOURS[judgement.verdict]
         self._console.print(f"[bold {colour}]{judgement.verdict}[/]  ", end="")
@@ -181,6 +179,13 @@ def _left(report: Report) -> Iterator[str]:
                 others = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
                 bytes_left = f"{figures.percent(share, 1)} of the bytes"
                 yield f"{step.technique} left {bytes_left} as they were: {names}{others} ({kind}): {reason}."
+
+
+def _notes(report: Report) -> Iterator[str]:
+    """Yield what a person should read of each step, and of the whole."""
+    for step in report.lineage.steps if report.lineage else ():
+        yield from (f"{step.technique}: {note}" for note in step.notes)
+    yield from report.notes
 
 
 def _quality(name: str, value: float | None) -> str:

@@ -24,6 +24,15 @@ def step(technique: str, size: int, accuracy: float, latency: float) -> dict[str
     }
 
 
+def record(technique: str, **told: object) -> dict[str, object]:
+    counts = {f"{name}_{when}": 1 for name in ("parameters", "macs") for when in ("before", "after")}
+    return {"technique": technique, "settings": {}, **counts, "nonzero_after": 1, **told}
+
+
+def lineage(steps: list[dict[str, object]]) -> dict[str, object]:
+    return {"source_digest": DIGESTS["baseline"], "architecture": "one", "steps": steps}
+
+
 def test_each_step_has_a_line_with_what_it_did() -> None:
     shown = Console(file=StringIO(), width=200)
     measured = report(steps=[step("prune", 200_000, 0.5, 0.4), step("distill", 200_000, 0.975, 0.41)])
@@ -53,23 +62,25 @@ def test_notes_of_the_report_are_shown() -> None:
     assert note in shown.file.getvalue().splitlines()
 
 
+def test_notes_of_the_steps_are_shown_with_their_technique() -> None:
+    note = "Single weights were set to zero: the file and the latency stay as they are."
+    measured = report(lineage=lineage([record("prune", notes=[note]), record("quantize")]))
+    shown = Console(file=StringIO(), width=60)
+    Display("job", shown).result(measured, judge(measured, GATES))
+    assert isinstance(shown.file, StringIO)
+    assert f"prune: {note}" in shown.file.getvalue().splitlines()
+
+
 def test_what_a_step_left_is_shown_by_reasons_where_it_is_much() -> None:
     def left(layer: str, kind: str, share: float, reason: str) -> dict[str, object]:
         return {"layer": layer, "kind": kind, "share": share, "reason": reason}
 
-    record = {
-        "technique": "prune",
-        "settings": {},
-        **{f"{name}_{when}": 1 for name in ("parameters", "macs") for when in ("before", "after")},
-        "nonzero_after": 1,
-        "left": [
-            left("lstm", "LSTM", 0.5, "its units are unknown"),
-            *(left(f"cell{number}", "GRUCell", 0.04, "it is called in a loop") for number in range(5)),
-            left("head", "Linear", 0.04, "it is the last"),
-        ],
-    }
-    lineage = {"source_digest": DIGESTS["baseline"], "architecture": "one", "steps": [record]}
-    measured = report(lineage=lineage)
+    whole = [
+        left("lstm", "LSTM", 0.5, "its units are unknown"),
+        *(left(f"cell{number}", "GRUCell", 0.04, "it is called in a loop") for number in range(5)),
+        left("head", "Linear", 0.04, "it is the last"),
+    ]
+    measured = report(lineage=lineage([record("prune", left=whole)]))
     shown = Console(file=StringIO(), width=60)
     Display("job", shown).result(measured, judge(measured, GATES))
     assert isinstance(shown.file, StringIO)
