@@ -15,8 +15,9 @@ import pytest
 import torch
 import transformers
 from onnx import numpy_helper
+from safetensors import safe_open
 from tests.jobimage.claims import Claims, published
-from tests.jobimage.huggingface import SIZES, TEXT, TEXT_MODELS, load, made, save
+from tests.jobimage.huggingface import SIZES, TEXT, TEXT_MODELS, WORDS, load, made, save
 from torch import nn
 
 from plimsoll_api.spec import OutputFormat
@@ -24,7 +25,7 @@ from plimsoll_job.compress import compress
 from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.export import reload
 from plimsoll_job.export.alike import counting, difference, scale_of
-from plimsoll_job.export.outputs import torch_export, write_outputs
+from plimsoll_job.export.outputs import hugging_face, torch_export, write_outputs
 from plimsoll_job.export.reload import check_reload, expected_answers
 from plimsoll_job.load.examples import batches_of, example_of
 from plimsoll_job.load.inputs import single
@@ -197,6 +198,23 @@ def test_a_directory_is_loaded_by_transformers_itself(tmp_path: Path) -> None:
     ids, mask = example_of(TEXT, 3)
     with torch.no_grad():
         assert torch.allclose(again(input_ids=ids, attention_mask=mask).logits, module(ids, mask), atol=1e-6)
+
+
+def test_what_layers_share_is_written_once_and_tied_again(tmp_path: Path) -> None:
+    """T5's encoder has its embedding under two names, of which save_pretrained writes one."""
+    sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    given = save(tmp_path, made("T5", "ForTokenClassification", vocab_size=WORDS, num_labels=3, **sizes))
+    source = load(tmp_path, "TokenClassification")
+    hugging_face(source.module, source, tmp_path / "huggingface")
+    with (
+        safe_open(given / "model.safetensors", "pt") as before,
+        safe_open(tmp_path / "huggingface" / "model.safetensors", "pt") as after,
+    ):
+        assert sorted(after.keys()) == sorted(before.keys())
+    batches = batches_of(TEXT)
+    check_reload(
+        tmp_path, DIRECTORY, "TokenClassification", batches, expected_answers(answer_of(source.module), batches)
+    )
 
 
 @pytest.mark.slow

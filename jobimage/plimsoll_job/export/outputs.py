@@ -31,7 +31,7 @@ from plimsoll_job.load.directory import CONFIG_FILE
 from plimsoll_job.load.examples import batches_of, example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel
-from plimsoll_job.load.weights import WEIGHTS_FILE
+from plimsoll_job.load.weights import WEIGHTS_FILE, tied
 from plimsoll_job.sessions import open_restoring
 from plimsoll_job.techniques.shape import Candidate, told_of_changes
 
@@ -111,14 +111,18 @@ def torch_export(module: nn.Module, signature: Signature, path: Path) -> None:
 
 
 def hugging_face(module: nn.Module, source: SourceModel, directory: Path) -> None:
-    """Write the directory that the model came as, with its weights as they are now, in single precision."""
+    """Write the directory that the model came as, with its weights as they are now, in single precision.
+
+    What layers share is written once, by its first name: transformers ties the others to it.
+    """
     config = json.loads(source.directory[CONFIG_FILE])
     config.pop("torch_dtype", None)
     config["dtype"] = "float32"
     for name, content in source.directory.items():
         _write(directory / name, content)
     _write(directory / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True).encode())
-    weights = {name.removeprefix(PREFIX): value for name, value in module.state_dict().items()}
+    state = module.state_dict()
+    weights = {name.removeprefix(PREFIX): state[name] for name, *_ in tied(state)}
     tensor_writer(weights, {"format": "pt"})(directory / WEIGHTS_FILE)
 
 
