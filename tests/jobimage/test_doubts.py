@@ -168,6 +168,12 @@ def test_a_model_that_takes_one_class_for_another_is_no_such_case() -> None:
     assert in_another_order(absent, labels) is None
 
 
+def test_one_sample_of_each_label_tells_no_order() -> None:
+    labels = np.arange(4)
+    assert in_another_order((labels + 1) % 4, labels) is None
+    assert in_another_order((labels.repeat(3) + 1) % 4, labels.repeat(3)) is not None
+
+
 def test_tokens_are_wrong_together() -> None:
     """Every sample is all right or all wrong, by chance: its tokens are one answer."""
     chance = np.random.default_rng(2)

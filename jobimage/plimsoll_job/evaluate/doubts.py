@@ -83,7 +83,8 @@ def in_another_order(answers: Classes, labels: Classes) -> tuple[list[tuple[int,
     """Return labels with the answers that they seem to stand for, and the share right then; None where none do.
 
     Only where each label has an answer of its own that most of its samples get, and more than half of what is wrong
-    goes with it: a model that takes one class for another now and then is no such case.
+    goes with it, without one sample of each label, which by itself always fits: a model that takes one class for
+    another now and then is no such case.
     """
     usual: dict[int, int] = {}
     for label in np.unique(labels):
@@ -96,7 +97,7 @@ def in_another_order(answers: Classes, labels: Classes) -> tuple[list[tuple[int,
     wrong, then = int((answers != labels).sum()), int((answers != numbers).sum())
     gained = ((answers == numbers).astype(np.float64) - (answers == labels)).astype(np.float64)
     low, _ = _interval(gained)
-    return (moved, 1 - then / len(labels)) if then * 2 < wrong and low > 0 else None
+    return (moved, 1 - then / len(labels)) if (wrong - then - len(moved)) * 2 > wrong and low > 0 else None
 
 
 def of_numbers(answers: NDArray[Any], labels: NDArray[Any]) -> Iterator[str]:
