@@ -1,32 +1,32 @@
-"""Instance normalisation by running statistics, which torch's exporter takes for that by each sample's own.
+"""Normalisations that torch's exporter does not know, or takes for others.
 
-It repeats the statistics for each sample of the batch, and cannot where the batch is free.
+That of instances by running statistics is taken for one by each sample's own: the exporter repeats the statistics for
+each sample of the batch, and cannot where the batch is free. That by the root mean square (Zhang & Sennrich, NeurIPS
+2019) is none of the operators of this set.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.onnx import symbolic_helper
 
-OPERATOR = "aten::instance_norm"
+from plimsoll_job.export.refused import not_exportable
 
 
-@contextlib.contextmanager
-def running_instance_norms(opset: int) -> Iterator[None]:
-    """Let the exporter write such layers for a while."""
-    torch.onnx.register_custom_op_symbolic(OPERATOR, _export, opset)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.onnx.unregister_custom_op_symbolic(OPERATOR, opset)  # type: ignore[attr-defined]
+@symbolic_helper.parse_args("v", "is", "v", "f")
+def _rms_norm(graph: Any, inputs: Any, shape: Sequence[int], weight: Any, epsilon: float | None) -> Any:
+    """Return the node that divides by the root of the mean square over the last axes, and scales."""
+    mean = graph.op("ReduceMean", graph.op("Mul", inputs, inputs), axes_i=[*range(-len(shape), 0)])
+    least = graph.op("Constant", value_t=torch.tensor(torch.finfo(torch.float32).eps if epsilon is None else epsilon))
+    normal = graph.op("Div", inputs, graph.op("Sqrt", graph.op("Add", mean, least)))
+    return normal if symbolic_helper._is_none(weight) else graph.op("Mul", normal, weight)
 
 
 @symbolic_helper.parse_args("v", "v", "v", "v", "v", "b", "f", "f", "b")
-def _export(  # noqa: PLR0917 — as the operator has them
+def _instance_norm(  # noqa: PLR0917 — as the operator has them
     graph: Any,
     inputs: Any,
     weight: Any,
@@ -51,5 +51,9 @@ def _given(graph: Any, value: Any, number: float, channels: int | None) -> Any:
     if value is not None and not symbolic_helper._is_none(value):
         return value
     if channels is None:
-        raise RuntimeError("instance normalisation of no fixed number of channels")
+        raise not_exportable("instance normalisation of no fixed number of channels")
     return graph.op("Constant", value_t=torch.full((channels,), number))
+
+
+#: By the operators that they write.
+RULES = {"aten::instance_norm": _instance_norm, "aten::rms_norm": _rms_norm}

@@ -22,15 +22,13 @@ from plimsoll_job.export.decisions import Decisions, Watch, keeping
 from plimsoll_job.export.fold import fold
 from plimsoll_job.export.graph import rename, strip
 from plimsoll_job.export.lean import LeanModel
-from plimsoll_job.export.norms import running_instance_norms
-from plimsoll_job.export.pooling import any_pooling
+from plimsoll_job.export.refused import FIELD, NOT_EXPORTABLE, not_exportable
+from plimsoll_job.export.rules import all_rules
 from plimsoll_job.load.architectures.graph import GraphModule
 from plimsoll_job.load.examples import batches_of, example_of
 from plimsoll_job.load.inputs import Arrays, Signature
 from plimsoll_job.sessions import open_frugally
 
-FIELD = "spec.model.architecture"
-NOT_EXPORTABLE = "the model cannot be exported to ONNX"
 OUTPUT_NAME = "logits"
 OPSET = 17
 #: Operators that answer otherwise each time.
@@ -60,7 +58,7 @@ def export_onnx(module: nn.Module, signature: Signature, path: Path) -> Exported
         drawn = sorted({node.op_type for node in model.proto.graph.node} & RANDOM)
         if drawn:
             # What a gate measured would hold for its draw alone, and draws of a small share pass the comparison.
-            raise _not_exportable(f"its answers are drawn at random, by {', '.join(drawn)}")
+            raise not_exportable(f"its answers are drawn at random, by {', '.join(drawn)}")
         model.write(path)
 
     return export_alike(module, signature, write, path)
@@ -111,7 +109,7 @@ def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | 
     # The exporter gives each name once, and would rename the weight that has that of an input or of the answers.
     aside = {name: _apart(name, weights) for name in (*(one.name for one in signature), OUTPUT_NAME)}
     inputs = [aside[one.name] for one in signature]
-    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), _symbolics():
+    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), all_rules(OPSET):
         with torch.no_grad(), Watch(example, decisions.traced):
             answers = module(*example)
         with keeping(decisions.kept):
@@ -143,13 +141,6 @@ def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | 
     return model
 
 
-@contextlib.contextmanager
-def _symbolics() -> Iterator[None]:
-    """Let the exporter take what its own rules do not, or write otherwise than it is."""
-    with any_pooling(OPSET), running_instance_norms(OPSET):
-        yield
-
-
 def _attach(model: LeanModel, weights: Mapping[str, torch.Tensor], inputs: Collection[str]) -> None:
     """Make constants of the graph's inputs that are weights; they go by their names in the module."""
     graph = model.proto.graph
@@ -158,7 +149,7 @@ def _attach(model: LeanModel, weights: Mapping[str, torch.Tensor], inputs: Colle
         if value.name in inputs:
             continue
         if value.name not in weights:
-            raise _not_exportable(f"{value.name!r} is neither an input nor a weight of the module's state")
+            raise not_exportable(f"{value.name!r} is neither an input nor a weight of the module's state")
         weight = weights[value.name]
         model.add(value.name, value.type.tensor_type.elem_type, tuple(weight.shape), weight.numpy)
     del graph.input[:]
@@ -184,10 +175,6 @@ def _give_back_names(model: LeanModel, names: Mapping[str, str]) -> None:
     for value in (*graph.input, *graph.output):
         value.name = swapped.get(value.name, value.name)
     rename(graph, swapped)
-
-
-def _not_exportable(why: str) -> UserError:
-    return UserError(f"{FIELD}: {NOT_EXPORTABLE}: {why}", reason="NotExportable")
 
 
 def _output_axes(signature: Signature, answers: torch.Tensor) -> dict[int, str]:
@@ -251,6 +238,12 @@ def _found(session: Any, batch: Arrays) -> NDArray[Any] | str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back the exporter's own lines: what matters is raised."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    switch = torch._C._jit_set_onnx_log_enabled
+    # The exporter turns its log on, whatever was asked, and prints the whole graph of what it cannot take.
+    torch._C._jit_set_onnx_log_enabled = lambda enabled: None
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled = switch

@@ -5,25 +5,13 @@ Small images in AlexNet and VGG are pooled to more positions than they have.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.onnx import symbolic_helper
 
-OPERATOR = "aten::adaptive_avg_pool2d"
-
-
-@contextlib.contextmanager
-def any_pooling(opset: int) -> Iterator[None]:
-    """Let the exporter take such pooling for a while; the sizes of images must be fixed in the graph."""
-    torch.onnx.register_custom_op_symbolic(OPERATOR, _export, opset)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.onnx.unregister_custom_op_symbolic(OPERATOR, opset)  # type: ignore[attr-defined]
+from plimsoll_job.export.refused import not_exportable
 
 
 def averages(inputs: int, outputs: int) -> torch.Tensor:
@@ -44,7 +32,7 @@ def _export(graph: Any, images: Any, wanted: Any) -> Any:
     inputs = (images.type().varyingSizes() or [None, None])[-2:]
     sizes = [(size, one) for size, one in zip(inputs, outputs, strict=True) if size is not None and one is not None]
     if len(sizes) < len(outputs):
-        raise RuntimeError("adaptive pooling of images, or to images, of no fixed size")
+        raise not_exportable("adaptive pooling of images, or to images, of no fixed size")
     if inputs != outputs and all(size % one == 0 for size, one in sizes):
         kernel = [size // one for size, one in sizes]
         return graph.op("AveragePool", images, kernel_shape_i=kernel, strides_i=kernel)
@@ -72,3 +60,7 @@ def _number(value: Any) -> int | None:
             sizes = shape.node().input().type().varyingSizes()
             return None if sizes is None else sizes[_number(axis)]
     return symbolic_helper._parse_arg(value, "i") if node.kind() == "onnx::Constant" else None
+
+
+#: By the operators that they write.
+RULES = {"aten::adaptive_avg_pool2d": _export}
