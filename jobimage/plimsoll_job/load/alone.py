@@ -12,7 +12,7 @@ from torch import nn
 
 from plimsoll_job.boundary import boundary
 from plimsoll_job.errors import UserError
-from plimsoll_job.load.architectures.graph import GraphModule
+from plimsoll_job.load.architectures.graph import GraphModule, differ
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 
@@ -36,7 +36,7 @@ def check_alone(module: nn.Module, signature: Signature, spec_field: str, decide
     with torch.no_grad():
         with boundary(spec_field, "the model refuses several samples at once"):
             together, again = module(*example), module(*example)
-        if _differ(together, again):
+        if differ(together, again, TOLERANCE):
             layer = _first_to_differ(module, example, example)
             raise UserError(
                 f"{spec_field}: its answers are drawn at random{layer.by}; a model that is measured answers alike each "
@@ -45,7 +45,7 @@ def check_alone(module: nn.Module, signature: Signature, spec_field: str, decide
             )
         with boundary(spec_field, "the model answers several samples, and refuses one alone"):
             alone = torch.cat([module(*(one[at : at + 1] for one in example)) for at in range(TOGETHER)])
-        if _differ(together, alone):
+        if differ(together, alone, TOLERANCE):
             layer = _first_to_differ(module, example, single)
             raise UserError(
                 f"{spec_field}: its answers depend on the batch: a sample is answered otherwise beside others than "
@@ -63,19 +63,6 @@ def _remedy(layer: nn.Module | None) -> str:
             f"; {how}, so it normalises by those of the batch: train it with track_running_stats=True, in eval() here"
         )
     return ""
-
-
-def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether tensors differ by more than rounding; where both are not finite they are alike."""
-    if one.shape != other.shape:
-        return True
-    if not one.is_floating_point():
-        return not torch.equal(one, other)
-    finite = one.isfinite()
-    if not torch.equal(finite, other.isfinite()):
-        return True
-    difference, largest = (one - other)[finite].abs(), one[finite].abs()
-    return bool(finite.any()) and float(difference.max()) > TOLERANCE * float(largest.max())
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ def _first_to_differ(module: nn.Module, example: Tensors, other: Tensors) -> _La
 
 def _any_differ(before: list[torch.Tensor], now: list[torch.Tensor]) -> bool:
     pairs = [(_narrowed(one, other), other) for one, other in zip(before, now, strict=False)]
-    return any(_differ(one, other) for one, other in pairs if one.shape == other.shape)
+    return any(differ(one, other, TOLERANCE) for one, other in pairs if one.shape == other.shape)
 
 
 def _narrowed(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
+from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
+from plimsoll_job.export.alike import difference, scale_of
 from plimsoll_job.export.graph import signature
 from plimsoll_job.export.lean import LeanModel, read_lean
 from plimsoll_job.load.inputs import Input, Signature
@@ -24,19 +26,45 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorPr
 #: Of a sample's answers in batches of different sizes, as a share of the largest answer.
 TOLERANCE = 1e-4
 CHECKED_BATCHES = (1, 5)
+#: Operators that draw numbers; Dropout does where it is told to train.
+RANDOM = {
+    "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+}  # fmt: skip
 
 Tensors = tuple[torch.Tensor, ...]
+
+
+class Given:
+    """The graph before it was changed, to be asked the same."""
+
+    def __init__(self, model: LeanModel) -> None:
+        self._scratch = Scratch()
+        self._path = self._scratch.path / "given.onnx"
+        model.write_apart(self._path)
+
+    def answer(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Return the only output; what ONNX Runtime raises where it refuses the graph or the inputs."""
+        (output,) = open_frugally(self._path).run(None, dict(inputs))
+        return np.asarray(output)
 
 
 class GraphModule(nn.Module):
     """Answers tensors by position, in the order of `input_names`, with the graph's only output.
 
     `batch` is the number of samples that the graph was made for where it said one; it takes any number now. `classes`
-    are the names of the answer's columns where the graph told them.
+    are the names of the answer's columns where the graph told them. `given` is the graph of another operator set that
+    it was made from.
     """
 
-    def __init__(self, model: LeanModel, batch: int | None = None, classes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: LeanModel,
+        batch: int | None = None,
+        classes: Sequence[str] = (),
+        given: Given | None = None,
+    ) -> None:
         super().__init__()
+        self._given = given
         self._scratch = Scratch()
         self._path = self._scratch.path / "model.onnx"
         model.write(self._path)
@@ -106,8 +134,32 @@ class GraphModule(nn.Module):
         names = [node.name for node in self.lean().proto.graph.node]
         return {name[:at] for name in names for at in (*_slashes(name), len(name)) if at}
 
+    def check_as_given(self, example: Tensors) -> None:
+        """UserError when the graph that it was made from does not answer alike; the example is of `most`."""
+        if self._given is None:
+            return
+        rows = tuple(one[: self.batch or self.most] for one in example)
+        answers = self(*rows).numpy()
+        # Its errors share no public base class.
+        try:
+            wanted = self._given.answer({name: one.numpy() for name, one in zip(self.input_names, rows, strict=True)})
+        except Exception as error:
+            check_passing(error)
+            raise self._old(f"ONNX Runtime cannot say what it answers as it is: {error}") from error
+        if (problem := difference(wanted, answers, scale_of([wanted]))) is not None:
+            raise self._old(f"brought to a newer one, it answers otherwise: {problem}")
+
+    def _old(self, why: str) -> UserError:
+        return UserError(
+            f"{FIELD}: the model is of an old operator set; {why}; export it anew, in operator set 13 or later",
+            reason="OldOpset",
+        )
+
     def check_batches(self, example: Tensors) -> None:
-        """UserError when a sample is answered otherwise in a batch of another size; the example is of `most`."""
+        """UserError when a sample is answered otherwise again, or in a batch of another size.
+
+        The example is of `most`.
+        """
         sizes = sorted({*CHECKED_BATCHES, self.most})
         try:
             found = [
@@ -116,10 +168,16 @@ class GraphModule(nn.Module):
             ]
         except RuntimeError as error:
             raise self._fixed(str(error)) from error
-        wanted = found[0]
-        allowed = TOLERANCE * wanted.abs().max()
+        if differ(self(*example), self(*example)):
+            random = {node.op_type for node in self.lean().proto.graph.node} & RANDOM
+            by = f", by {', '.join(sorted(random))}" if random else ""
+            raise UserError(
+                f"{FIELD}: its answers are drawn at random{by}; a model that is measured answers alike each time: "
+                "export it for inference",
+                reason="AnswersAtRandom",
+            )
         for size, given in zip(sizes, found, strict=True):
-            if given.shape != wanted.shape or not (given - wanted).abs().max() <= allowed:
+            if differ(found[0], given):
                 raise self._fixed(f"a sample is answered otherwise in a batch of {size} than alone")
 
     def weights(self) -> Iterator[NDArray[Any]]:
@@ -134,6 +192,19 @@ class GraphModule(nn.Module):
             "torch.onnx.export's dynamic_axes={name: {0: 'batch'}} for each input and output",
             reason="FixedBatch",
         )
+
+
+def differ(one: torch.Tensor, other: torch.Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Tell whether tensors differ by more than rounding; where both are not finite they are alike."""
+    if one.shape != other.shape:
+        return True
+    if not one.is_floating_point():
+        return not torch.equal(one, other)
+    finite = one.isfinite()
+    if not torch.equal(finite, other.isfinite()):
+        return True
+    distance, largest = (one - other)[finite].abs(), one[finite].abs()
+    return bool(finite.any()) and float(distance.max()) > tolerance * float(largest.max())
 
 
 def _slashes(name: str) -> list[int]:

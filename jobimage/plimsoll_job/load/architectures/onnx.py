@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto, helper, inliner, version_converter
+from onnx import TensorProto, helper, inliner
 
 from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
-from plimsoll_job.export.graph import NUMPY_NAMES, lift_constants, name_nodes, opset, signature
+from plimsoll_job.export.graph import NUMPY_NAMES, lift_constants, name_nodes, signature
 from plimsoll_job.export.lean import LeanModel
 from plimsoll_job.load.architectures.chosen import OUTPUT_FIELD, choose_output, kind_of
-from plimsoll_job.load.architectures.graph import FIELD, GraphModule
+from plimsoll_job.load.architectures.graph import FIELD, Given, GraphModule
+from plimsoll_job.load.architectures.opset import is_old, modern
 from plimsoll_job.load.onnx_file import tensors_of
 from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
 from plimsoll_job.scratch import Scratch
 from plimsoll_job.sessions import open_frugally
 
-#: The least operator set in which ONNX Runtime quantizes by channel.
-LEAST_OPSET = 13
-LEAST_IR_VERSION = 8
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized")
@@ -43,12 +41,13 @@ def build_graph(model: LeanModel, output: str | None = None) -> GraphModule:
     inputs = [value for value in model.proto.graph.input if value.name not in constants]
     del model.proto.graph.input[:]
     model.proto.graph.input.extend(inputs)
-    model.proto = _modern(model.proto)
+    given = Given(model) if is_old(model.proto) else None
+    model.proto = modern(model.proto)
     _check_numbers(model.proto)
     _check_signature(model.proto)
     batch = _free_batch(model)
     _check_loads(model)
-    return GraphModule(model, batch, classes)
+    return GraphModule(model, batch, classes, given)
 
 
 def _check_operators(model: onnx.ModelProto) -> None:
@@ -124,27 +123,6 @@ def _check_signature(model: onnx.ModelProto) -> None:
     scalars = [one.name for one in inputs if not one.shape]
     if scalars:
         raise UserError(f"{FIELD}: the input {scalars[0]} has no axis of the batch in the graph")
-
-
-def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model in an operator set that can be quantized; UserError where its operators have no such form."""
-    model.ir_version = max(model.ir_version, LEAST_IR_VERSION)
-    try:
-        version = opset(model)
-    except StopIteration as error:
-        raise UserError(f"{FIELD}: the model names no version of ONNX's operators") from error
-    if version >= LEAST_OPSET:
-        return model
-    # What it raises where an operator has no newer form is of several types.
-    try:
-        return version_converter.convert_version(model, LEAST_OPSET)
-    except Exception as error:
-        check_passing(error)
-        raise UserError(
-            f"{FIELD}: the model is of operator set {version} and cannot be brought to {LEAST_OPSET}: {error}; export "
-            "it anew",
-            reason="OldOpset",
-        ) from error
 
 
 def _check_loads(model: LeanModel) -> None:
