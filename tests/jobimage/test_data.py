@@ -129,6 +129,18 @@ def test_samples_are_drawn_without_replacement_by_the_seed(folder: Folder) -> No
         ),
         ({"inputs": INPUTS[:0], "labels": LABELS[:0]}, "spec.data.evaluation.inputs: the data set is empty"),
         ({"inputs": np.array(list("abcdef")), "labels": LABELS}, "spec.data.evaluation.inputs: .* expected numbers"),
+        (
+            {"inputs": INPUTS.astype("m8[s]"), "labels": LABELS},
+            r"spec.data.evaluation.inputs: 'inputs' holds timedelta64\[s\], expected numbers",
+        ),
+        (
+            {"inputs": INPUTS, "labels": LABELS.astype("m8[s]")},
+            r"spec.data.evaluation.labels: expected integer class labels from 0, got timedelta64",
+        ),
+        (
+            {"inputs": INPUTS.astype(np.float64) + 1e300, "labels": LABELS},
+            "6 of 6 samples hold NaN or infinite numbers, .*; what float32 cannot hold is infinite",
+        ),
         ({"inputs": np.float32(3), "labels": LABELS}, "spec.data.evaluation.uri: .* is a single number"),
     ],
 )

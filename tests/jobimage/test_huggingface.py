@@ -200,6 +200,15 @@ def test_the_digest_changes_with_every_file_that_is_read(tmp_path: Path) -> None
         load(tmp_path, "TextClassification", digest=before.digest)
 
 
+def test_weights_of_integers_are_not_taken_for_numbers(tmp_path: Path) -> None:
+    file = save(tmp_path, made("Bert", "ForSequenceClassification", **SIZES)) / "model.safetensors"
+    name = "bert.encoder.layer.1.output.dense.weight"
+    weights = load_file(file)
+    save_file(weights | {name: (weights[name] * 100).to(torch.int8)}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"tensors of the wrong type: {name} is torch\.int8 instead of torch\.float32"):
+        load(tmp_path, "TextClassification")
+
+
 def change_config(target: Path, **changes: Any) -> None:
     config = json.loads((target / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(config | changes))

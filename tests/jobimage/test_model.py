@@ -64,6 +64,21 @@ def test_all_tensors_that_do_not_fit_are_named_at_once() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.bool])
+def test_a_quantized_file_is_not_taken_for_numbers(kind: torch.dtype) -> None:
+    """Without its scales it would be loaded as whole numbers, and some models answer rightly by their order."""
+    weights = wine_mlp().state_dict()
+    weights["layers.3.weight"] = (weights["layers.3.weight"] * 100).to(kind)
+    with pytest.raises(UserError, match=rf"of the wrong type: layers\.3\.weight is {kind} instead of torch\.float32"):
+        load_strictly(wine_mlp(), weights, "spec.model.uri")
+
+
+def test_weights_that_single_precision_cannot_hold_are_refused() -> None:
+    weights = {"fine": torch.ones(3, dtype=torch.float64), "large": torch.full((3,), 1e300, dtype=torch.float64)}
+    with pytest.raises(UserError, match=r"tensor 'large' of x holds NaN or infinite numbers; what float32 cannot hold"):
+        check_numbers(weights, "x")
+
+
 def test_long_lists_of_tensors_are_cut() -> None:
     with pytest.raises(UserError, match=r"missing: .* and \d+ more"):
         load_strictly(digits_cnn(), {}, "f")

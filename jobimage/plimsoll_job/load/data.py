@@ -26,6 +26,8 @@ MAX_BATCH = 256
 MAX_BATCH_BYTES = 8 << 20
 #: What a token counts: the numbers that hidden layers make of it.
 TOKEN_BYTES = 4 << 10
+#: NumPy's kinds of real numbers; complex ones and spans of time are no inputs.
+REAL = "biuf"
 #: So many of a data set's columns are named where one of them is missing.
 MAX_SHOWN = 20
 
@@ -204,7 +206,7 @@ def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_fie
     for name, array in zip(names, arrays, strict=True):
         if array.dtype == object and isinstance(next(iter(array), None), list):
             raise UserError(f"{spec_field}: the lists of the column {name!r} are not all of one length")
-        if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
+        if array.dtype.kind not in REAL:
             raise UserError(f"{spec_field}: {name!r} holds {array.dtype}, expected numbers")
         if len(names) > 1 and (array.ndim != 1 or len(array) != len(arrays[0])):
             raise UserError(
@@ -216,11 +218,12 @@ def _stack_inputs(arrays: Sequence[NDArray[Any]], names: Sequence[str], spec_fie
         inputs = inputs[:, None]
     if len(inputs) == 0:
         raise UserError(f"{spec_field}: the data set is empty")
-    inputs = np.ascontiguousarray(inputs, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        inputs = np.ascontiguousarray(inputs, dtype=np.float32)
     bad = ~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
     if bad.any():
         raise UserError(
             f"{spec_field}: {int(bad.sum())} of {len(inputs)} samples hold NaN or infinite numbers, "
-            f"the first is sample {int(bad.argmax())}"
+            f"the first is sample {int(bad.argmax())}; what float32 cannot hold is infinite"
         )
     return inputs

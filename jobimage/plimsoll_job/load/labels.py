@@ -12,6 +12,8 @@ from plimsoll_api.sources import Task
 from plimsoll_api.tasks import CLASSIFICATION
 from plimsoll_job.errors import UserError
 
+#: NumPy's kinds of integers; spans of time are none.
+INTEGERS = "iu"
 #: The tag of a token that does not count.
 IGNORED = -100
 
@@ -28,7 +30,7 @@ def class_numbers(labels: NDArray[Any], classes: Sequence[str], spec_field: str)
     by_number = not any(map(_is_number, classes))
     if labels.dtype.kind in "UO" and classes and by_number and all(map(_is_number, labels.tolist())):
         labels = labels.astype(np.int64)
-    integers = np.issubdtype(labels.dtype, np.integer)
+    integers = labels.dtype.kind in INTEGERS
     if labels.dtype.kind in "UOb" or (integers and not by_number):
         return _numbers_of([as_text(one) for one in labels.tolist()], classes, spec_field)
     if not integers:
@@ -119,7 +121,7 @@ def tags_of_tokens(
 def targets(labels: NDArray[Any], classes: Sequence[str], spec_field: str) -> NDArray[np.float32]:
     """Return the numbers of a regression [n, outputs]; one a sample is one output. UserError for anything else."""
     field = f"{spec_field}.labels"
-    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
+    if labels.dtype.kind not in f"{INTEGERS}f":
         raise UserError(f"{field}: expected numbers, got {labels.dtype}")
     if labels.ndim > 2 or labels.size == 0:
         raise UserError(f"{field}: expected one number or one list of numbers a sample, got {list(labels.shape)}")

@@ -16,6 +16,7 @@ from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.load.model import SourceModel, build_module, load_model
 from plimsoll_job.load.plain import plain
+from plimsoll_job.load.signature import check_arguments, told_of
 from plimsoll_job.load.store import Store
 
 
@@ -51,8 +52,12 @@ def check_answers(module: nn.Module, like: nn.Module, signature: Signature, spec
     example = example_of(signature)
     with torch.no_grad():
         wanted = like(*example).shape
+        check_arguments(module, signature, spec_field)
         with boundary(spec_field, "refuses the inputs of spec.model"):
-            given = module(*example).shape
+            answer = module(*example)
+    if not isinstance(answer, torch.Tensor):
+        raise UserError(f"{spec_field}: answers with {told_of(answer)}")
+    given = answer.shape
     check_alone(module, signature, spec_field)
     if given != wanted:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from plimsoll_job.load.examples import example_of, with_larger_example, with_sam
 from plimsoll_job.load.inputs import Input, Signature, single
 from plimsoll_job.load.text import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS, TOKENS
 
+FIELD = "spec.model.architecture"
 #: The shape of what a model of each task answers with; a test compares it with the tasks of the API.
 OUTPUTS: Mapping[Task, tuple[str, ...]] = {
     **dict.fromkeys(CLASSIFICATION, ("batch", "classes")),
@@ -51,15 +53,18 @@ def signature_of(module: nn.Module, data: Mapping[str, Samples | None], task: Ta
             replace(one, any_length=module.shapes[one.name][:1] == (None,) and one.name in TOKENS) for one in signature
         )
     _check_vocabulary(module, signature, next(iter(given), ""))
-    spec_field = "spec.model.architecture" if told is not None else next(iter(given))
+    check_arguments(module, signature, FIELD)
+    spec_field = FIELD if told is not None else next(iter(given))
     signature = with_samples(signature, next(iter(given.values()), None))
     example, decisions = example_of(signature), Decisions()
     with boundary(spec_field, _refusal(signature)), torch.no_grad(), Watch(example, decisions.traced):
         output = module(*example)
     check_output(output, task)
-    check_alone(module, signature, "spec.model.architecture", decisions.read())
+    check_alone(module, signature, FIELD, decisions.read())
     if isinstance(module, GraphModule):
-        module.check_batches(example_of(signature, module.most))
+        largest = example_of(signature, module.most)
+        module.check_batches(largest)
+        module.check_as_given(largest)
         return signature
     # Two samples may not need a layer that others do, such as the experts of a mixture.
     return with_larger_example(signature) if decisions.traced else signature
@@ -90,15 +95,47 @@ def input_names(module: nn.Module, data: Iterable[Samples | None]) -> tuple[str,
     return tuple(name for name in names if name != TOKEN_TYPE_IDS)
 
 
+def check_arguments(module: nn.Module, signature: Signature, spec_field: str) -> None:
+    """UserError when the module's forward cannot be called with the inputs by position."""
+    try:
+        takes = inspect.signature(module.forward)
+    except ValueError:  # Compiled code tells none.
+        return
+    try:
+        takes.bind(*signature)
+    except TypeError as error:
+        names = ", ".join(one.name for one in signature)
+        raise UserError(
+            f"{spec_field}: forward{takes} is called with {len(signature)} by position ({names}): {error}; have the "
+            "factory return a module that takes these alone, and parts them or makes the others itself"
+        ) from error
+
+
 def check_output(output: object, task: Task) -> None:
     """UserError when the module's answer to a batch is not of the shape that the task asks for."""
     expected = OUTPUTS[task]
-    shape = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if not isinstance(output, torch.Tensor) or output.ndim != len(expected):
         raise UserError(
-            f"spec.model.architecture: a model of the task {task} answers with one tensor of shape "
-            f"[{', '.join(expected)}], this one answers with {shape}"
+            f"{FIELD}: a model of the task {task} answers with one tensor of shape [{', '.join(expected)}], this one "
+            f"answers with {told_of(output)}"
         )
+    if task in CLASSIFICATION and output.shape[-1] == 1:
+        raise UserError(
+            f"{FIELD}: the model has one output, and a classifier has one for each class; where its sign tells two "
+            "classes, answer with torch.cat([-logit, logit], dim=1)"
+        )
+
+
+def told_of(output: object) -> str:
+    """Return in words what a module answers a batch with: a tensor's shape, or the names of several and what to do."""
+    if isinstance(output, torch.Tensor):
+        return f"[{', '.join(['batch', *map(str, output.shape[1:])])}]"
+    kind = type(output).__name__
+    if isinstance(output, Mapping):
+        kind += f" of {', '.join(map(str, output))}"
+    elif isinstance(output, Sequence):
+        kind += f" of {len(output)}"
+    return f"{kind}; have the factory return a module whose forward answers with the tensor that is to be judged"
 
 
 def _told_by(module: nn.Module) -> Signature | None:

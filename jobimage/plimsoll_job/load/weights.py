@@ -106,8 +106,11 @@ def check_numbers(weights: Mapping[str, torch.Tensor], uri: str) -> None:
     for name, tensor in weights.items():
         # In parts: what tells of each number would be as large as all of them.
         parts = torch.split(tensor.flatten(), PART)
-        if tensor.is_floating_point() and not all(torch.isfinite(part).all() for part in parts):
-            raise UserError(f"{WEIGHTS_FIELD}: tensor {name!r} of {uri} holds NaN or infinite numbers")
+        if tensor.is_floating_point() and not all(torch.isfinite(part.float()).all() for part in parts):
+            raise UserError(
+                f"{WEIGHTS_FIELD}: tensor {name!r} of {uri} holds NaN or infinite numbers; what float32 cannot hold is "
+                "infinite"
+            )
 
 
 def load_strictly(
@@ -116,11 +119,14 @@ def load_strictly(
     """Load the weights, in parts, but those whose names begin as in `unread`.
 
     Of tensors that are one in the module the file needs one name; safetensors' save_model writes no more. UserError
-    that names missing, unexpected and wrongly shaped tensors, all at once, and those that are one in the module and
-    differ in the file.
+    that names missing, unexpected and wrongly shaped tensors, all at once, and integers in the place of numbers, as
+    quantized files have them; and those that are one in the module and differ in the file.
     """
     expected = module.state_dict()
-    shapes = {name: tensor.shape for name, tensor in weights.items() if not name.startswith(unread)}
+    shapes, kinds = {}, {}
+    for name, tensor in weights.items():
+        if not name.startswith(unread):
+            shapes[name], kinds[name] = tensor.shape, tensor.dtype
     alike = tied(expected)
     wrong = [
         f"{name} is {list(shapes[name])} instead of {list(expected[name].shape)}"
@@ -131,6 +137,11 @@ def load_strictly(
         "missing": [name for names in alike if not any(one in shapes for one in names) for name in names],
         "unexpected": [name for name in shapes if name not in expected],
         "of the wrong shape": wrong,
+        "of the wrong type": [
+            f"{name} is {kinds[name]} instead of {expected[name].dtype}"
+            for name in expected
+            if name in kinds and expected[name].is_floating_point() and not kinds[name].is_floating_point
+        ],
     }
     if any(problems.values()):
         if _load_by_own_code(module, weights):

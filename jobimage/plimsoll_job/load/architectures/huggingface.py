@@ -162,6 +162,7 @@ def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any
     kind = own_class(directory, head.auto.__name__)
     if kind is None and config.model_type not in transformers.CONFIG_MAPPING:
         raise UserError(f"{FIELD}: auto_map of config.json names no {head.auto.__name__}, which the task takes")
+    given = dict(directory.weights)
     try:
         if kind is None:
             with torch.device("meta"):
@@ -169,7 +170,7 @@ def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any
         model, loading = kind.from_pretrained(
             None,
             config=config,
-            state_dict=dict(directory.weights),
+            state_dict=given,
             dtype=torch.float32,
             attn_implementation=ATTENTION,
             local_files_only=True,
@@ -181,13 +182,21 @@ def _load(head: Head, config: Any, directory: Directory, *, strict: bool) -> Any
         check_passing(error)
         raise UserError(f"{FIELD}: transformers cannot build {_architecture(directory.config)}: {error}") from error
     missing = sorted(name for name in loading["missing_keys"] if strict or not name.startswith("pooler."))
+    found = model.state_dict()
     problems = {
         "missing": missing,
         "unexpected": sorted(loading["unexpected_keys"]) if strict else [],
         "of the wrong shape": [
-            f"{name} is {list(given)} instead of {list(wanted)}"
-            for name, given, wanted in sorted(loading["mismatched_keys"])
+            f"{name} is {list(stored)} instead of {list(wanted)}"
+            for name, stored, wanted in sorted(loading["mismatched_keys"])
         ],
+        "of the wrong type": sorted(
+            f"{name} is {tensor.dtype} instead of {wanted.dtype}"
+            for name, tensor in given.items()
+            if not tensor.is_floating_point()
+            and (wanted := found.get(name, found.get(f"{model.base_model_prefix}.{name}"))) is not None
+            and wanted.is_floating_point()
+        ),
     }
     if any(problems.values()):
         raise UserError(f"{WEIGHTS_FIELD}: the weights do not fit {type(model).__name__}; {told_of_tensors(problems)}")
