@@ -1,14 +1,17 @@
-"""python -m bench.breadth.prepare MODEL FOLDER [own]: weights and samples, as a job would find them."""
+"""Weights and samples of one model in a folder, as a job would find them."""
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bench.breadth.made import SIDES, lay_out
 
-if __name__ == "__main__":
-    name, folder, *own = sys.argv[1:]
+
+def main(arguments: Sequence[str]) -> int:
+    """MODEL FOLDER [own]: lay the model out, with images as large as it wants them if asked so, and print what was."""
+    name, folder, *own = arguments
     print(json.dumps(asdict(lay_out(name, Path(folder), () if own else SIDES))))
+    return 0

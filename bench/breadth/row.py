@@ -1,10 +1,9 @@
-"""python -m bench.breadth.row MODEL TECHNIQUE FOLDER: one technique on one model, by the job image's own way."""
+"""One technique on one model, by the job image's own way."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,16 +85,13 @@ def carry_out(name: str, technique: str, folder: Path) -> float:
     return 1 - count_parameters(use.after.module) / count_parameters(use.before.module)
 
 
-def main() -> int:
-    """Print what went; return 1 with the reason on the last line if the job image refused."""
+def main(arguments: Sequence[str]) -> int:
+    """MODEL TECHNIQUE FOLDER: print what went; return 1 with the reason on the last line if the job image refused."""
+    name, technique, folder = arguments
     try:
-        share = carry_out(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+        share = carry_out(name, technique, Path(folder))
     except PlimsollError as error:
         print(error.message.splitlines()[0])
         return 1
     print(json.dumps({"share": share}))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

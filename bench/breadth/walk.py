@@ -7,15 +7,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench.breadth.outcome import Outcome
 from bench.child import Ended, run
+from bench.forked import Forks
 
 TECHNIQUES = ("prune", "factorize", "int8")
 #: int8 once more, on images as large as the model wants them, timed beside float: of one model of each family.
 LATENCY = "latency"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 #: What was ordered is met when the share of parameters that went is this near to it.
 ORDERED_SHARE, CLOSE_ENOUGH = 0.3, 0.05
 #: How far the reloaded answers may be from the module's, over the size of the answers: another order of sums. Random
@@ -45,7 +48,9 @@ def _walk(model: str, techniques: Sequence[str], limits: Limits, commit: str) ->
     with tempfile.TemporaryDirectory(prefix="plimsoll-breadth-") as directory:
         folder = Path(directory, "work")
         folder.mkdir()
-        prepared = _run("prepare", [model, folder, *(["own"] if LATENCY in techniques else [])], limits)
+        prepared = _fork(
+            "bench.breadth.prepare", [model, str(folder), *(["own"] if LATENCY in techniques else [])], limits
+        )
         if prepared.code != 0:
             for technique in techniques:
                 reason = f"the model cannot be made: {prepared.reason}"
@@ -54,7 +59,9 @@ def _walk(model: str, techniques: Sequence[str], limits: Limits, commit: str) ->
         made = _last_line(prepared)
         for technique in techniques:
             known = {"parameters": made["parameters"], "side": made["side"]}
-            row = _run("row", [model, "int8" if technique == LATENCY else technique, folder], limits)
+            row = _fork(
+                "bench.breadth.row", [model, "int8" if technique == LATENCY else technique, str(folder)], limits
+            )
             reason, seconds = row.reason, row.seconds
             if row.code == 0:
                 known["share"] = float(_last_line(row)["share"])
@@ -96,5 +103,15 @@ def _run(module: str, arguments: Sequence[str | Path], limits: Limits) -> Ended:
         [sys.executable, "-m", f"bench.breadth.{module}", *arguments],
         limit_seconds=limits.seconds,
         memory_bytes=limits.memory_bytes,
-        environment={"OMP_NUM_THREADS": "1"},
+        environment=ONE_THREAD,
     )
+
+
+def _fork(call: str, arguments: Sequence[str], limits: Limits) -> Ended:
+    return forks().run(call, arguments, limit_seconds=limits.seconds, memory_bytes=limits.memory_bytes)
+
+
+@cache
+def forks() -> Forks:
+    """Return the processes that make models and carry techniques out: of them the libraries are most of the time."""
+    return Forks(["bench.breadth.prepare", "bench.breadth.row", "timm", "torchvision"], ONE_THREAD)

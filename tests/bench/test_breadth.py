@@ -15,7 +15,8 @@ from bench.breadth.outcome import Outcome
 from bench.breadth.report import lines, share_passed
 from bench.breadth.subjects import Subject, firsts, in_rounds
 from bench.breadth.walk import reason_of
-from bench.child import ROOT, run
+from bench.child import ROOT, Ended, run
+from bench.forked import Forks
 from bench.page import put_between_markers
 from bench.rows import append, read
 
@@ -35,6 +36,19 @@ def test_a_crash_a_hang_and_a_hunger_for_memory_are_reasons() -> None:
     assert python("print('so far'); raise ValueError('no such layer')") == "ValueError: no such layer"
     assert python("import time; time.sleep(60)", limit_seconds=0.5).startswith("not done after")
     assert python(f"bytearray({2000 * MIB})", memory_bytes=500 * MIB) == "MemoryError"
+
+
+def test_a_forked_piece_ends_as_one_of_its_own_does_and_finds_the_libraries_loaded() -> None:
+    forks = Forks(["numpy"], {})
+
+    def ended(what: str, limit_seconds: float = 60) -> Ended:
+        return forks.run("tests.bench.piece", [what], limit_seconds=limit_seconds, memory_bytes=500 * MIB)
+
+    assert (ended("pass").code, ended("pass").output) == (0, "numpy is there\n")
+    assert (ended("fail").code, ended("fail").reason) == (1, "numpy is there")
+    assert ended("crash").reason.startswith("SIGABRT")
+    assert ended("eat").reason == "MemoryError"
+    assert ended("hang", limit_seconds=1).reason.startswith("not done after")
 
 
 def test_the_memory_of_a_child_is_its_own() -> None:
