@@ -159,3 +159,36 @@ def test_a_weight_may_have_the_name_of_an_input_or_of_the_answers(width: int) ->
         expected = module(samples).numpy()
     (got,) = session.run(None, {"inputs": samples.numpy()})
     assert np.allclose(got, expected, atol=1e-4)
+
+
+class Scaled(nn.Module):
+    """Takes more than its inputs, where code calls it: numbers and switches that have defaults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, rows: torch.Tensor, scale: float = 2.0, axis: int = 1, causal: bool = False) -> torch.Tensor:
+        rows = self.layer(rows)[:, None]
+        rows = nn.functional.scaled_dot_product_attention(rows, rows, rows, is_causal=causal)[:, 0]
+        return rows.softmax(axis) * scale
+
+
+class Named(Scaled):
+    """Takes them by their names only."""
+
+    def forward(self, rows: torch.Tensor, *, scale: float = 3.0) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(rows, scale=scale)
+
+
+@pytest.mark.parametrize(
+    "module", [Scaled(), Named(), torch.jit.script(nn.Linear(4, 4))], ids=["defaults", "by name", "scripted"]
+)
+def test_further_parameters_of_forward_keep_their_defaults(module: nn.Module) -> None:
+    """The exporter made inputs of them, which ended in an exception of torch's or as weights that are none."""
+    rows = torch.randn(3, 4)
+
+    (given,) = ort.InferenceSession(export_bytes(module.eval(), single((4,)))).run(None, {"inputs": rows.numpy()})
+
+    assert np.allclose(given, module(rows).detach().numpy(), atol=1e-6)
+    assert module.forward.__name__ == "forward"

@@ -112,7 +112,7 @@ def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | 
     with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), all_rules(OPSET):
         with torch.no_grad(), Watch(example, decisions.traced):
             answers = module(*example)
-        with keeping(decisions.kept):
+        with keeping(decisions.kept), _of_inputs_only(module):
             torch.onnx.export(
                 module,
                 example,
@@ -139,6 +139,28 @@ def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | 
     _tell_shape(model, answers.shape, _output_axes(signature, answers))
     fold(model)
     return model
+
+
+@contextlib.contextmanager
+def _of_inputs_only(module: nn.Module) -> Iterator[None]:
+    """Hide further parameters of `forward`, for a while: the exporter makes inputs of their defaults."""
+    if isinstance(module, torch.jit.ScriptModule):
+        # It is exported by its own graph, and not traced.
+        yield
+        return
+    forward, own = module.forward, "forward" in vars(module)
+
+    def of_inputs(*inputs: torch.Tensor) -> Any:
+        return forward(*inputs)
+
+    module.forward = of_inputs
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = forward
+        else:
+            del module.forward
 
 
 def _attach(model: LeanModel, weights: Mapping[str, torch.Tensor], inputs: Collection[str]) -> None:
