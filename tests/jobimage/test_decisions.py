@@ -71,6 +71,15 @@ class Coded(Deciding):
         return rows * 2 if bool((rows == rows.round()).all()) else rows
 
 
+class Far(Deciding):
+    """Takes bytes or shares too; its answers are small beside a constant, as years and pressures are."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        rows = rows / 255 if rows.max() > 1 else rows
+        answers: torch.Tensor = self.layer(rows) + 2_000
+        return answers
+
+
 class Crowded(Deciding):
     """Treats large batches otherwise."""
 
@@ -155,6 +164,30 @@ def test_numbers_that_python_computes_of_values_are_told_by_their_line(
     rows = np.concatenate([shares(), shares().round(0)])
     with pytest.raises(UserError, match=rf"of which an export keeps .* in {module.__name__}\.prepared, `.*{line}"):
         export_onnx(module().eval(), given(rows), tmp_path / "model.onnx")
+
+
+def test_a_constant_hides_no_branch(tmp_path: Path) -> None:
+    """All was alike to a thousandth of 2,000, and the note said so, where the branch of half the samples was gone."""
+    rows = np.random.default_rng(0).uniform(size=(64, 4)).astype(np.float32)
+    rows[::2] *= 3
+
+    with pytest.raises(UserError, match=r"answers otherwise than the module .*test_decisions.py:\d+, in Far.forward"):
+        export_onnx(Far().eval(), given(rows), tmp_path / "model.onnx")
+
+
+def test_a_constant_is_no_difference_where_both_branches_answer_alike(tmp_path: Path) -> None:
+    class Clipped(Deciding):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            rows = rows.clamp(max=10) if rows.max() > 1 else rows
+            answers: torch.Tensor = self.layer(rows) + 2_000
+            return answers
+
+    rows = np.random.default_rng(0).uniform(size=(64, 4)).astype(np.float32)
+    rows[::2] *= 3
+
+    exported = export_onnx(Clipped().eval(), given(rows), tmp_path / "model.onnx")
+
+    assert "decides by values" in exported.notes[0]
 
 
 def test_a_model_that_treats_large_batches_otherwise_is_refused(tmp_path: Path) -> None:

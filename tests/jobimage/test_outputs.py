@@ -118,7 +118,7 @@ def test_differences_are_told_with_their_place() -> None:
     )
     tags = np.zeros((2, 3, 4))
     tags[1, 2, 3] = 1
-    assert difference(np.zeros((2, 3, 4)), tags, (0, 0)) == (
+    assert difference(np.zeros((2, 3, 4)), tags, scale_of([np.zeros((2, 3, 4))])) == (
         "the largest difference is 1, at output 2, 3 of sample 1: 1, expected 0"
     )
     assert difference(right, right[:1], scale) == "the output has the shape [1, 2], expected [2, 2]"
@@ -150,8 +150,8 @@ def test_a_difference_is_a_share_of_what_most_samples_answer_however_small_answe
     assert difference(far, far + 2e-3, scale_of([far])) is not None
     assert difference(far, far * (1 + 5e-4), scale_of([far])) is None
     nothing = np.zeros((1, 2))
-    assert difference(nothing, nothing, (0, 0)) is None
-    assert difference(nothing, nothing + 1e-9, (0, 0)) is not None
+    assert difference(nothing, nothing, scale_of([nothing])) is None
+    assert difference(nothing, nothing + 1e-9, scale_of([nothing])) is not None
 
 
 def test_answers_to_padding_count_for_nothing() -> None:
@@ -169,7 +169,7 @@ def test_small_answers_that_are_wrong_by_a_tenth_are_not_published(tmp_path: Pat
         list(module.parameters())[-2].mul_(1e-4)
         list(module.parameters())[-1].mul_(1e-4)
     own = expected_answers(answer_of(module), BATCHES)
-    assert max(scale_of(own)) < 1e-3
+    assert scale_of(own).usual < 1e-3
     write_outputs(Candidate(module), source, WINE, TASK, formats=[ONNX], directory=tmp_path)
     with pytest.raises(UserError, match="the Onnx output, loaded in a fresh process, answers otherwise than the model"):
         check_reload(tmp_path, ONNX, TASK, BATCHES, [answer * 1.1 for answer in own])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,20 @@ TOLERANCE = 1e-3
 MOST_SAMPLES = 0.75
 #: Answers below it count as zero, as do those below a share of the largest of any sample: of those there is no share.
 ZERO, ZERO_SHARE = 1e-12, 1e-7
+#: What rounding may come to beside a constant that all answers have, as a share of the largest of them.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """By what differences are measured: from where answers count, what most samples' largest stay below from there.
+
+    Less than `least` is no difference.
+    """
+
+    centre: NDArray[np.float64] | float
+    usual: float
+    least: float
 
 
 def counting(answers: NDArray[Any], batch: Arrays) -> NDArray[Any]:
@@ -29,13 +44,27 @@ def counting(answers: NDArray[Any], batch: Arrays) -> NDArray[Any]:
     return np.where(mask.reshape(*mask.shape, *[1] * (answers.ndim - 2)) != 0, answers, 0)
 
 
-def scale_of(answers: Iterable[NDArray[Any]]) -> tuple[float, float]:
-    """Return what most samples' largest absolute answers stay below, over all batches, and the largest of them all."""
-    found = np.concatenate([_largest(batch) for batch in answers])
-    return float(np.quantile(found, MOST_SAMPLES)), float(found.max())
+def scale_of(answers: Sequence[NDArray[Any]], *, centred: bool = False) -> Scale:
+    """Return the scale of the answers to all batches, from zero, or from the mean of each output.
+
+    From the mean a constant that all answers have hides no difference. What a model hardly tells apart is near to it.
+    """
+    largest = max(float(_largest(batch).max()) for batch in answers)
+    centre = _mean(answers) if centred else 0.0
+    found = np.concatenate([_largest(batch - centre) for batch in answers])
+    least = max(ZERO, (ROUNDING if centred else ZERO_SHARE) * largest)
+    return Scale(centre, float(np.quantile(found, MOST_SAMPLES)), least)
 
 
-def difference(expected: NDArray[Any], given: NDArray[Any], scale: tuple[float, float]) -> str | None:
+def _mean(answers: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Return the mean of each output over all batches, of those answers that are finite."""
+    rows = np.concatenate([batch.reshape(-1, batch.shape[-1]).astype(np.float64) for batch in answers])
+    finite = np.isfinite(rows)
+    mean: NDArray[np.float64] = np.where(finite, rows, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    return mean
+
+
+def difference(expected: NDArray[Any], given: NDArray[Any], scale: Scale) -> str | None:
     """Return how and where the answers to a batch differ by more than is tolerated, None if they do not.
 
     Answers that are not finite are alike where both are, in the same way.
@@ -50,8 +79,7 @@ def difference(expected: NDArray[Any], given: NDArray[Any], scale: tuple[float, 
         return None
     with np.errstate(invalid="ignore"):
         distance = np.where(endless, 0, np.abs(given.astype(np.float64) - expected))
-    usual, largest = scale
-    allowed = np.maximum(TOLERANCE * np.maximum(_largest(expected), usual), max(ZERO, ZERO_SHARE * largest))
+    allowed = np.maximum(TOLERANCE * np.maximum(_largest(expected - scale.centre), scale.usual), scale.least)
     beyond = distance / allowed.reshape(-1, *[1] * (distance.ndim - 1))
     if beyond.max() <= 1:
         return None

@@ -68,6 +68,11 @@ class Decisions:
             "otherwise, may not be.",
         )
 
+    def otherwise(self) -> bool:
+        """Return whether the model is known to decide some of what is compared otherwise than what was traced."""
+        read = ((self.traced[place], self.compared.get(place, set())) for place in self.kept & set(self.traced))
+        return any("" not in traced | compared and not compared <= traced for traced, compared in read)
+
     def read(self) -> str:
         """Return where values were read when the model was traced, nothing where none were."""
         return f"; it decides by values of its inputs: {self._told(self.traced)}" if self.traced else ""

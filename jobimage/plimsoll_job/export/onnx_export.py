@@ -222,7 +222,8 @@ def compare_export(module: nn.Module, path: Path, signature: Signature, decision
         answers.append(_answer(module, batch, decisions))
         found.append(_found(session, batch))
     wanted = [counting(answer, batch) for answer, batch in zip(answers, batches, strict=True)]
-    scale = scale_of(wanted)
+    # What another branch would answer may be near to it beside a constant that both add.
+    scale = scale_of(wanted, centred=decisions.otherwise())
     for batch, expected, got in zip(batches, wanted, found, strict=True):
         problem = got if isinstance(got, str) else difference(expected, counting(got, batch), scale)
         if problem is not None:
