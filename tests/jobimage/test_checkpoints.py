@@ -12,7 +12,9 @@ from torch import nn
 
 from plimsoll_api.spec import Distill
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
+from plimsoll_job.errors import UserError
 from plimsoll_job.techniques import distill
+from plimsoll_job.techniques.distill.terms import LogitsTerm
 from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
@@ -42,7 +44,7 @@ def model(seed: int) -> nn.Module:
     return Dropping().eval()
 
 
-def taught(checkpoints: Checkpoints | None, dies_after: int | None = None) -> Applied:
+def taught(checkpoints: Checkpoints | None, dies_after: int | None = None, **more: Any) -> Applied:
     def on_progress(progress: Any) -> None:
         if dies_after is not None and progress.message.startswith(f"epoch {dies_after}/"):
             raise Killed
@@ -52,7 +54,9 @@ def taught(checkpoints: Checkpoints | None, dies_after: int | None = None) -> Ap
     bench = Bench(**{**vars(bench), "checkpoints": checkpoints})
     # Not in the order of the alphabet, which is that of what is kept.
     losses = [{"logits": {"weight": "0.9"}}, {"labels": {"weight": "0.1"}}]
-    settings = Distill.model_validate({"epochs": EPOCHS, "batchSize": 16, "learningRate": "0.01", "losses": losses})
+    settings = Distill.model_validate(
+        {"epochs": EPOCHS, "batchSize": 16, "learningRate": "0.01", "losses": losses, **more}
+    )
     return distill.apply(settings, Candidate(model(1)), bench)
 
 
@@ -162,6 +166,24 @@ def test_a_training_stopped_within_an_epoch_goes_on_there(
     assert len(seen) == 4 * EPOCHS - dies_at
     assert again.candidate.fingerprint() == undisturbed.candidate.fingerprint()
     assert again.details == undisturbed.details
+
+
+@pytest.mark.parametrize(
+    ("wrong_while", "told"),
+    [(True, "the loss is nan within epoch 1"), (False, "nan on the samples held out, after epoch")],
+)
+def test_a_loss_that_is_no_number_blames_the_learning_rate_where_it_would_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_while: bool, told: str
+) -> None:
+    """JSON has no NaN, so that the save before the check ended as a fault of Plimsoll."""
+    take = LogitsTerm.forward
+
+    def wrong(self: LogitsTerm, *given: Any) -> torch.Tensor:
+        return take(self, *given) * (float("nan") if torch.is_grad_enabled() is wrong_while else 1)
+
+    monkeypatch.setattr(LogitsTerm, "forward", wrong)
+    with pytest.raises(UserError, match=f"learningRate: training diverged, .*{told}"):
+        taught(Checkpoints(tmp_path, seconds_between=0, seconds_within=0), earlyStopping={"patience": 1})
 
 
 def test_minutes_pass_between_saves_within_an_epoch(tmp_path: Path) -> None:

@@ -110,8 +110,7 @@ class Training:
             self._within_epoch = checkpoints if self._ranks.world == 1 else None
         while self.course.epochs < self._settings.epochs and not self._stagnates():
             loss = self._train_epoch()
-            if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} after epoch {self.course.epochs}")
+            _check_finite(loss, f"after epoch {self.course.epochs}")
             self._examine()
             if checkpoints is not None and self._ranks.rank == 0 and checkpoints.due():
                 checkpoints.save(self._checkpoint())
@@ -152,6 +151,7 @@ class Training:
             self.course.batches += 1
             if self._within_epoch is not None and self._within_epoch.due(within_epoch=True):
                 self.course.totals = totals.tolist()
+                _check_finite(sum(self.course.totals), f"within epoch {self.course.epochs + 1}")
                 self._within_epoch.save(self._checkpoint())
         self.course.batches, self.course.totals = 0, []
         means = (self._ranks.add_up(totals) / len(order)).tolist()
@@ -212,6 +212,7 @@ class Training:
             for part in split_samples(self._held_out, self._settings.micro_batch_size or self._settings.batch_size):
                 total += (self._learner(*self._take(part)) * self._weights).sum() * len(part)
         loss = (self._ranks.tell(total) / len(self._held_out)).item()
+        _check_finite(loss, f"on the samples held out, after epoch {self.course.epochs}")
         best = self.course.held_out[self.course.best_epoch - 1] if self.course.best_epoch else math.inf
         self.course.held_out.append(loss)
         if loss < best - stopping.min_delta.value:
@@ -254,6 +255,12 @@ class Training:
             self._best = _held(partial(shutil.copyfile, best))
         self.course = Course(**kept.facts)
         self._chance = parts["chance"]
+
+
+def _check_finite(loss: float, when: str) -> None:
+    """FloatingPointError that tells when a loss is no number: nothing can be learned from there, or kept."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss} {when}")
 
 
 def _chance(device: torch.device) -> dict[str, torch.Tensor]:
