@@ -90,6 +90,27 @@ def test_norms_biases_and_embeddings_do_not_decay() -> None:
     assert "inner.bert.encoder.layer.0.output.LayerNorm.weight" in kept
 
 
+class Positioned(nn.Module):
+    """Holds embeddings of places, a scale of channels and a table of distances itself, as ViT, ConvNeXt and Swin do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.pos_embedding = nn.Parameter(torch.zeros(1, 5, 8))
+        self.layer_scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.norm, self.head = nn.LayerNorm([5, 8]), nn.Linear(8, 1)
+        self.mixing = nn.Parameter(torch.zeros(8, 8))
+
+
+def test_what_a_model_holds_itself_decays_only_where_it_is_a_weight() -> None:
+    """By their axes alone, embeddings of positions, scales of channels and norms of several axes decayed."""
+    module = Positioned()
+    names = {id(one): name for name, one in module.named_parameters()}
+    decaying, _ = grouped(module, 0.1)
+    assert {names[id(one)] for one in decaying["params"]} == {"head.weight", "mixing"}
+
+
 def test_the_record_tells_what_was_chosen_and_by_what(monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[float] = []
     clip = nn.utils.clip_grad_norm_

@@ -58,6 +58,12 @@ RECIPES = {
 #: The peak for attention whose weights are drawn: what has learned nothing forgets nothing.
 FRESH_RATE = 5e-4
 
+#: Layers whose weights do not decay.
+KEPT = (
+    nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase,
+)  # fmt: skip
+#: What models call biases and embeddings that no layer of torch's holds: those of positions, classes and distances.
+KEPT_NAMES = ("bias", "embed", "token", "pos_")
 #: Operations of torch that attend by themselves.
 FUSED = ("scaled_dot_product", "multi_head_attention", "transformer_encoder_layer")
 
@@ -108,14 +114,22 @@ def family_of(module: nn.Module, signature: Signature) -> Family:
 
 def grouped(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return the parameters as an optimizer takes them: norms, biases and embeddings do not decay."""
-    embeddings = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding | nn.EmbeddingBag)}
-    parameters = list(module.parameters())
-    decays = [one.ndim > 1 and id(one) not in embeddings for one in parameters]
+    kept = {id(one) for layer in module.modules() if isinstance(layer, KEPT) for one in layer.parameters(recurse=False)}
+    named = list(module.named_parameters())
+    parameters = [one for _, one in named]
+    decays = [one.ndim > 1 and id(one) not in kept and not _is_kept(name, one) for name, one in named]
     groups = (
         {"params": [one for one, its in zip(parameters, decays, strict=True) if its], "weight_decay": weight_decay},
         {"params": [one for one, its in zip(parameters, decays, strict=True) if not its], "weight_decay": 0.0},
     )
     return [group for group in groups if group["params"]]
+
+
+def _is_kept(name: str, parameter: nn.Parameter) -> bool:
+    own = name.rpartition(".")[2]
+    # A scale of channels may lie along one of several axes.
+    is_vector = max(parameter.shape) == parameter.numel() and "weight" not in own
+    return is_vector or any(part in own for part in KEPT_NAMES)
 
 
 class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
