@@ -1,5 +1,6 @@
 """Several processes under torchrun train what one would."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,26 @@ def run_two(claims: Claims, plan: Plan, directory: Path) -> tuple[Summary, str]:
     ended, summary = start_two(claims, plan, directory)
     assert ended.returncode == 0, ended.stderr
     return summary, ended.stdout
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    """By gradients, whose rounding stays as small as it is; a fault in the shares, the exchange or the scale shows.
+
+    AdamW divides a gradient by its own size: of one that is scaled wrongly it makes the same step.
+    """
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.jobimage.ranked", str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    told, _ = ranks[0].communicate(timeout=300)
+    assert [one.wait(timeout=60) for one in ranks] == [0, 0]
+    apart = json.loads(told)
+    assert apart["SGD"].pop("none") < 1e-4
+    assert min(apart["SGD"].values()) > 0.1
+    assert apart["AdamW"]["none"] < 1e-4
+    assert apart["AdamW"]["summed"] < 1e-2 < apart["AdamW"]["first"]
 
 
 @pytest.mark.slow
