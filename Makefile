@@ -38,7 +38,7 @@ define stage
 endef
 
 .PHONY: help venv lock check generate verify test cluster cluster-down images demo demo-down bench bench-breadth bench-calibration bench-engine bench-gpu bench-latency \
-  bench-operator test-unit test-slow test-images test-apiserver test-cluster
+  bench-operator bench-prune test-unit test-slow test-images test-apiserver test-cluster
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -143,6 +143,9 @@ bench-calibration: venv ## Calibration on a GPU beside the processor, where ther
 
 bench-latency: venv ## One artifact timed beside itself: how many intervals contain 1; a few minutes
 	$(PYTHON) -m bench.latency
+
+bench-prune: venv ## Criteria of structured pruning, without training after; goes on after an interrupt
+	$(PYTHON) -m bench.prune
 
 bench-operator: venv ## 1,000 jobs against a real API server, pods simulated
 	$(PYTHON) -m bench.operator

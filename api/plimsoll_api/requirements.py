@@ -72,8 +72,8 @@ REQUIREMENTS = (
         "(has(s.prune) && (s.prune.criterion != 'Magnitude' || s.prune.allocation == 'Sensitivity')) || "
         "(has(s.factorize) && s.factorize.method == 'ActivationSvd')) || has(self.data.calibration)",
         holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
-        message="is required by prune with criterion Activation or Redundancy or with allocation Sensitivity, by "
-        "factorize with method ActivationSvd and by quantize with scheme Int8Static, Int8QAT or Auto, or with "
+        message="is required by prune with criterion Activation, Redundancy or Taylor or with allocation Sensitivity, "
+        "by factorize with method ActivationSvd and by quantize with scheme Int8Static, Int8QAT or Auto, or with "
         "exclude.maxError",
         field="data.calibration",
         reason="FieldValueRequired",

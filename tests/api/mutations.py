@@ -15,7 +15,7 @@ VALUES: list[Any] = [
     "x", "X",
     "x:y", "a.b:c", "sha256:" + "0" * 64, "accuracy", "macroF1", "size", "latencyP95", "throughput", "Magnitude",
     "Regression", "Embedding", "TokenClassification", "rmse",
-    "Activation", "Redundancy", "Structured", "Unstructured", "NofM", "2:4", "4:2", "Wanda", "Layer", "Macs",
+    "Activation", "Redundancy", "Taylor", "Structured", "Unstructured", "NofM", "2:4", "4:2", "Wanda", "Layer", "Macs",
     "Exists", [], {}, [1], [1, 2], ["a", "a"], {"a": "b"}, "ü", "a\n", "٣%",
 ]  # fmt: skip
 

@@ -86,10 +86,11 @@ def test_every_rule_has_a_sentence_and_points_at_a_field_that_is_there(definitio
 
 
 @DEFINITION
-def test_every_definition_is_under_200_kib(definition: Definition) -> None:
+def test_kubectl_apply_can_keep_every_definition_in_its_annotation(definition: Definition) -> None:
     [text] = [text for path, text in generated_files().items() if path == Path(f"crds/{definition.name}.yaml")]
-    assert len(text.encode()) < 200 * 1024
-    assert len(json.dumps(custom_resource_definition(definition))) < 200 * 1024
+    # All annotations of an object may have 256 KiB together.
+    assert len(text.encode()) < 240 * 1024
+    assert len(json.dumps(custom_resource_definition(definition))) < 240 * 1024
 
 
 @DEFINITION

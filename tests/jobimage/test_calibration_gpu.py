@@ -178,6 +178,7 @@ def _products(found: Any, ranks: list[int]) -> Iterator[torch.Tensor]:
 SETTINGS: Mapping[str, tuple[Any, Any]] = {
     "mean": (prune, Prune.model_validate({"criterion": "Activation", "amount": "30%"})),
     "redundancy": (prune, Prune.model_validate({"criterion": "Redundancy", "amount": "20%"})),
+    "taylor": (prune, Prune.model_validate({"criterion": "Taylor", "amount": "30%"})),
     "wanda": (
         prune,
         Prune.model_validate(

@@ -93,6 +93,7 @@ def test_a_model_that_cannot_leave_the_host_is_said() -> None:
 PASSES: dict[str, tuple[Any, Any]] = {
     "mean": (prune, Prune.model_validate({"criterion": "Activation", "amount": "30%"})),
     "redundancy": (prune, Prune.model_validate({"criterion": "Redundancy", "amount": "30%"})),
+    "taylor": (prune, Prune.model_validate({"criterion": "Taylor", "amount": "30%"})),
     "wanda": (
         prune,
         Prune.model_validate(

@@ -113,6 +113,7 @@ STEPS: dict[str, tuple[Any, Any]] = {
             {"criterion": "Activation", "statistic": "Wanda", "granularity": "Unstructured", "amount": "30%"}
         ),
     ),
+    "Taylor": (prune, Prune.model_validate({"criterion": "Taylor", "amount": "20%"})),
     "Redundancy": (prune, Prune.model_validate({"criterion": "Redundancy", "amount": "20%"})),
     "Sensitivity": (
         prune,

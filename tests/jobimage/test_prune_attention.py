@@ -252,7 +252,7 @@ def test_plain_window_attention_answers_as_torchvisions(size: tuple[int, int], v
 
 
 @VERSIONS
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 def test_torchvisions_swin_loses_heads_too(criterion: str, version: int) -> None:
     module, signature = swin((32, 32), [2, 2], version), single((3, 32, 32))
     # In so narrow a model the network that weighs distances, 512 numbers a head, is much: choices count without it.

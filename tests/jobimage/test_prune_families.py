@@ -31,7 +31,7 @@ def pruned(model: nn.Module | Candidate, signature: Signature, criterion: str, a
     return prune.apply(Prune.model_validate({"criterion": criterion, "amount": amount}), candidate, bench)
 
 
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_transformers_lose_neurons_and_whole_heads(name: str, criterion: str) -> None:
     build, signature = TRANSFORMERS[name]

@@ -25,7 +25,7 @@ from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Candidate, Cut
 
 
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 def test_whole_paths_go_and_the_export_answers_alike(criterion: str) -> None:
     module = built(Cardinal)
     applied = pruned(module, samples_of((3, 8, 8), 64), "15%", criterion)
@@ -106,7 +106,7 @@ class OwnAttention(ShiftedWindowAttention):  # type: ignore[misc]
     """Its weights are read by a function, and its class is not one that is known."""
 
 
-@pytest.mark.parametrize("criterion", ["Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Activation", "Taylor", "Redundancy"])
 def test_heads_whose_weights_are_read_without_a_call_stay(criterion: str) -> None:
     torch.manual_seed(0)
     module = torchvision.models.SwinTransformer(

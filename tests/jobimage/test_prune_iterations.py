@@ -55,7 +55,7 @@ def test_each_iteration_takes_the_same_share_of_what_is_left(iterations: int) ->
 
 
 @pytest.mark.parametrize("of", ["Parameters", "Macs"])
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 def test_as_much_goes_as_at_once(criterion: str, of: str) -> None:
     torch.manual_seed(0)
     module = Residual().eval()

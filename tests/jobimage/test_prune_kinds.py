@@ -302,7 +302,7 @@ class Generator(nn.Module):
         return answers.flatten(1)
 
 
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 def test_channels_go_through_a_view_to_a_transposed_convolution(criterion: str) -> None:
     torch.manual_seed(0)
     module = Generator().eval()
@@ -361,7 +361,7 @@ RECURRENT: dict[str, tuple[type[nn.RNNBase], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 @pytest.mark.parametrize("name", RECURRENT)
 def test_recurrent_layers_lose_hidden_units(name: str, criterion: str) -> None:
     kind, options = RECURRENT[name]
@@ -423,7 +423,7 @@ class Attends(nn.Module):
         return answers
 
 
-@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Activation", "Taylor", "Redundancy"])
 @pytest.mark.parametrize("shared", [1, 2, 4])
 def test_heads_go_whatever_they_are_called_with_the_keys_that_they_share(shared: int, criterion: str) -> None:
     torch.manual_seed(0)

@@ -121,7 +121,7 @@ def made(kind: str) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("criterion", ["Magnitude", "Redundancy"])
+@pytest.mark.parametrize("criterion", ["Magnitude", "Taylor", "Redundancy"])
 @pytest.mark.parametrize("kind", MODELS)
 def test_layers_that_share_a_weight_shrink_alike_and_share_it_still(kind: str, criterion: str) -> None:
     module = made(kind)

@@ -82,6 +82,7 @@ print(max(_status("VmHWM") - before, *(own + peak - of_small for (own, peak), (_
 
 PRUNE = {"prune": {"criterion": "Magnitude", "granularity": "Structured", "amount": "30%"}}
 ITERATIONS = {"prune": PRUNE["prune"] | {"iterations": 2, "recovery": {"epochs": 1, "batchSize": 32}}}
+TAYLOR = {"prune": {"criterion": "Taylor", "amount": "30%"}}
 SINGLE_WEIGHTS = {"prune": {"criterion": "Magnitude", "granularity": "Unstructured", "amount": "30%"}}
 #: What stops early keeps the best weights beside those that it trains.
 DISTILL = {"distill": {"epochs": 2, "batchSize": 32, "earlyStopping": {"patience": 2}}}
@@ -158,6 +159,7 @@ class Row:
 ROWS = {
     "export": Row([PRUNE], 2.4),
     "attention": Row([PRUNE], 2.4, builder="attentive"),
+    "gradients": Row([TAYLOR], 2.4),
     "iterations": Row([ITERATIONS], 3.6),
     "training": Row([PRUNE, DISTILL], 3.0),
     "resumed": Row([PRUNE, DISTILL], 3.0, killed_after=1),

@@ -20,10 +20,11 @@ class PruneCriterion(StrEnum):
     MAGNITUDE = "Magnitude"
     ACTIVATION = "Activation"
     REDUNDANCY = "Redundancy"
+    TAYLOR = "Taylor"
 
 
 #: The criteria that rank by what calibration data makes the channels do.
-CALIBRATED = frozenset({PruneCriterion.ACTIVATION, PruneCriterion.REDUNDANCY})
+CALIBRATED = frozenset(set(PruneCriterion) - {PruneCriterion.MAGNITUDE})
 
 
 class ActivationStatistic(StrEnum):
@@ -93,8 +94,8 @@ class Prune(Model):
             cel="self.granularity == 'Structured' || self.criterion == 'Magnitude' || "
             "(has(self.statistic) && self.statistic == 'Wanda')",
             holds=lambda prune: prune.granularity == Granularity.STRUCTURED or _ranks_weights(prune),
-            message="must be Structured unless criterion is Magnitude or statistic is Wanda: other activations and "
-            "redundancy rank whole channels",
+            message="must be Structured unless criterion is Magnitude or statistic is Wanda: other activations, "
+            "redundancy and Taylor rank whole channels",
             field="granularity",
         ),
         Rule(
@@ -174,8 +175,8 @@ class Prune(Model):
     criterion: PruneCriterion = Field(
         description="Magnitude: the norm of the weights. Activation: what the channels do over all calibration "
         "batches, by the statistic. Redundancy: what the other channels cannot reconstruct of it on the calibration "
-        "batches; the layers that read the channels are refitted to those that are left. Activation and Redundancy "
-        "need data.calibration."
+        "batches; the layers that read the channels are refitted to those that are left. Taylor: how far the answers "
+        "move without it, by their gradients on the calibration batches. All but Magnitude need data.calibration."
     )
     statistic: ActivationStatistic | None = Field(
         default=None,

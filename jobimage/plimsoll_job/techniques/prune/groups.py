@@ -109,3 +109,13 @@ def positions_of(groups: Iterable[ChannelGroup], cuts: Iterable[Cut]) -> dict[Pl
             positions = found.setdefault((member.name, member.tensor, member.axis), set())
             positions.update(at for at, channel in numbers if channel in gone)
     return found
+
+
+def parameters_of_channel(layers: Mapping[str, nn.Module], group: ChannelGroup) -> float:
+    """Return how many parameters go with one channel of the group."""
+    total = 0.0
+    for member in (*group.producers, *group.consumers, *group.others):
+        held = dict(layers[member.name].named_parameters(recurse=False)).get(member.tensor)
+        if held is not None:
+            total += held.numel() / held.shape[member.axis] * len(member.positions)
+    return total / len(group.units) / group.unit

@@ -19,7 +19,7 @@ from torch import nn
 from plimsoll_job.techniques.moments import Moments, bundled
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding
-from plimsoll_job.techniques.prune.groups import ChannelGroup, Member
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Member, parameters_of_channel
 from plimsoll_job.techniques.prune.importance import Scores
 from plimsoll_job.techniques.prune.moments import moments_of
 from plimsoll_job.techniques.prune.readers import Reader, readers_of
@@ -51,7 +51,7 @@ def redundancy_scores(
                 _read(layers[member.name], readers[member.name], group, member, inputs[member.name])
                 for member in group.consumers
             ]
-            costs = _delete_one_by_one(len(group.units), readings) / group.unit / _parameters_of_channel(layers, group)
+            costs = _delete_one_by_one(len(group.units), readings) / group.unit / parameters_of_channel(layers, group)
             scores[group.root] = np.full(group.channel_count, np.inf)
             scores[group.root][np.array(group.units)] = costs[:, None]
     return scores
@@ -165,12 +165,3 @@ def _delete_one_by_one(unit_count: int, readings: Sequence[_Reading]) -> NDArray
                 reading.renew(kept)
             held, is_left = held[kept], is_left[kept]
     return costs_of
-
-
-def _parameters_of_channel(layers: dict[str, nn.Module], group: ChannelGroup) -> float:
-    """Return how many weights go with one channel of the group."""
-    total = 0.0
-    for member in (*group.producers, *group.consumers):
-        weight = layers[member.name].get_parameter(member.tensor)
-        total += weight.numel() / weight.shape[member.axis] * len(member.positions) / len(group.units) / group.unit
-    return total

@@ -38,6 +38,7 @@ from plimsoll_job.techniques.prune.record import (
     units_by_layer,
 )
 from plimsoll_job.techniques.prune.redundancy import redundancy_scores
+from plimsoll_job.techniques.prune.taylor import taylor_scores
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 
 
@@ -132,6 +133,8 @@ def _score(
     batches = Batches.of(bench.need_calibration(), bench.ranks.device)
     if settings.criterion is PruneCriterion.REDUNDANCY:
         return redundancy_scores(module, groups, batches, padding)
+    if settings.criterion is PruneCriterion.TAYLOR:
+        return taylor_scores(module, groups, batches, bench.seed, f"{bench.spec_field}.criterion")
     statistic = settings.statistic or ActivationStatistic.MEAN_ABSOLUTE
     scores = activation_scores(module, groups, batches, statistic, padding)
     if statistic is ActivationStatistic.ZERO_SHARE and all(
