@@ -45,16 +45,17 @@ def select_cuts(
     """Return the cuts of the lowest-ranked blocks whose share of the parameters is nearest to the amount.
 
     `share_of` tells the share that cuts take away; it grows with every further block. Wide blocks are preferred, as
-    long as they come within CLOSE_ENOUGH of the amount. No group is ever cut whole. Of a group that `units` names those
-    channels, [units, channels], go at once that it has in a row, and no others.
+    long as they come within CLOSE_ENOUGH of the amount without any that others rank before. No group is ever cut whole.
+    Of a group that `units` names those channels, [units, channels], go at once that it has in a row, and no others.
     """
     found: list[Selection] = []
-    for width in BLOCK_WIDTHS:
-        blocks = rank_blocks(scores, width, units or {})
-        selection = _nearest(blocks, width, amount, share_of)
-        if abs(selection.share - amount) <= CLOSE_ENOUGH:
-            return selection
-        found.append(selection)
+    for passes_over in (False, True):
+        for width in BLOCK_WIDTHS:
+            blocks = rank_blocks(scores, width, units or {})
+            selection = _nearest(blocks, width, amount, share_of, passes_over=passes_over)
+            if abs(selection.share - amount) <= CLOSE_ENOUGH:
+                return selection
+            found.append(selection)
     return min(reversed(found), key=lambda selection: abs(selection.share - amount))
 
 
@@ -83,21 +84,49 @@ def rank_blocks(
 
 
 def _nearest(
-    blocks: Sequence[Block], width: int, amount: float, share_of: Callable[[Sequence[Cut]], float]
+    blocks: Sequence[Block],
+    width: int,
+    amount: float,
+    share_of: Callable[[Sequence[Cut]], float],
+    *,
+    passes_over: bool,
 ) -> Selection:
     """Return the lowest-ranked blocks that come nearest to the amount.
 
-    Where the next one, such as a head, takes away too much at once, its group gives no more, and others go on.
+    Where the next one, such as a head, takes away too much at once, the last ones of other groups are given back for
+    it. If that `passes_over` it where neither is near enough, its group gives no more, and others go on.
     """
     largest_share = share_of(merge_blocks(blocks))
     found: list[Selection] = []
     while True:
         below, above, count = _around(blocks, amount, share_of)
-        found += [Selection(cuts, share_of(cuts), largest_share, width) for cuts in (below, above)]
+        for cuts in (below, above, *_given_back(blocks[: count + 1], amount, share_of)):
+            found.append(Selection(cuts, share_of(cuts), largest_share, width))
         best = min(found, key=lambda selection: abs(selection.share - amount))
-        if abs(best.share - amount) <= CLOSE_ENOUGH or count == len(blocks):
+        if abs(best.share - amount) <= CLOSE_ENOUGH or count == len(blocks) or not passes_over:
             return best
         blocks = [*blocks[:count], *(block for block in blocks[count:] if block.root != blocks[count].root)]
+
+
+def _given_back(
+    blocks: Sequence[Block], amount: float, share_of: Callable[[Sequence[Cut]], float]
+) -> tuple[tuple[Cut, ...], ...]:
+    """Return the two cuts nearest to the amount of blocks that take more, without the last ones of other groups.
+
+    The last of all blocks stays, and those of its group.
+    """
+    if not blocks:
+        return ()
+    own = [block for block in blocks if block.root == blocks[-1].root]
+    others = [block for block in blocks if block.root != blocks[-1].root]
+    low, high = -1, len(others)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if share_of(merge_blocks([*own, *others[:middle]])) <= amount:
+            low = middle
+        else:
+            high = middle
+    return tuple(merge_blocks([*own, *others[:count]]) for count in (low, high) if count >= 0)
 
 
 def _around(
