@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 import transformers
+from onnx import TensorProto, helper
 from safetensors.torch import load_file
 from tests.jobimage.claims import INT8, Claims, accuracies, published
 from tests.jobimage.graphs import exported, save
@@ -87,6 +88,29 @@ def test_every_scheme_takes_it(given: Claims, scheme: str) -> None:
     assert candidate > baseline - 0.05
     (record,) = published(given, summary.candidate)["lineage"]["steps"]
     assert record["details"]["bytes"] < record["details"]["floatBytes"]
+
+
+@pytest.mark.parametrize("scheme", ["Int8Dynamic", "Int8Static"])
+def test_a_pipeline_that_scales_its_inputs_first_is_quantized(given: Claims, scheme: str) -> None:
+    """As scikit-learn's are written: nobody infers the types of what an operator of another domain answers."""
+    wanted = accuracies(measured(given, compressed(given, {"scheme": scheme})))
+    model = onnx.load(str(given.directory / "models" / "given" / "model.onnx"))
+    (inputs,) = model.graph.input
+    for node in model.graph.node:
+        node.input[:] = ["scaled" if name == inputs.name else name for name in node.input]
+    settings = {"offset": [0.5] * 13, "scale": [4.0]}
+    scaler = helper.make_node("Scaler", ["raw"], ["scaled"], domain="ai.onnx.ml", **settings)
+    # What the model was trained on is as it was: four times that of which a half is taken away.
+    model.graph.node.insert(0, helper.make_node("Div", [inputs.name, "four"], ["quarter"]))
+    model.graph.node.insert(1, helper.make_node("Add", ["quarter", "half"], ["raw"]))
+    for name, number in (("four", 4.0), ("half", 0.5)):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [], [number]))
+    model.graph.node.insert(2, scaler)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    save(given.directory, model)
+    baseline, candidate = accuracies(measured(given, compressed(given, {"scheme": scheme})))
+    assert baseline == wanted[0]
+    assert candidate > baseline - 0.05
 
 
 def test_auto_measures_on_it(given: Claims) -> None:

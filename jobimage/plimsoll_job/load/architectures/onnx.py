@@ -35,6 +35,7 @@ def build_graph(model: LeanModel, output: str | None = None) -> GraphModule:
         model.proto = inliner.inline_local_functions(model.proto)
     classes = choose_output(model, output)
     _check_operators(model.proto)
+    _write_scalers(model.proto.graph)
     lift_constants(model)
     name_nodes(model.proto)
     constants = {constant.name for constant in model.proto.graph.initializer}
@@ -82,6 +83,23 @@ def _check_operators(model: onnx.ModelProto) -> None:
             f"{FIELD}: constants are stored sparse, which nothing after can read; export the model with dense ones",
             reason="SparseConstants",
         )
+
+
+def _write_scalers(graph: onnx.GraphProto) -> None:
+    """Have the first node of scikit-learn's pipelines in operators of ONNX itself, whose types are inferred."""
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if (node.domain, node.op_type) != ("ai.onnx.ml", "Scaler"):
+            nodes.append(node)
+            continue
+        (value,), (answer,) = node.input, node.output
+        given = {one.name: list(one.floats) for one in node.attribute}
+        moved, offset, scale = (f"{answer}_{name}" for name in ("moved", "offset", "scale"))
+        for name, numbers in ((offset, given.get("offset", [0.0])), (scale, given.get("scale", [1.0]))):
+            graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [len(numbers)], numbers))
+        nodes += [helper.make_node("Sub", [value, offset], [moved]), helper.make_node("Mul", [moved, scale], [answer])]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _is_quantized(operator: str) -> bool:

@@ -58,7 +58,8 @@ class _Quantizer(ONNXQuantizer):  # type: ignore[misc]  # ONNX Runtime has no ty
             nodes_to_quantize=chosen,
             nodes_to_exclude=[],
             op_types_to_quantize=["MatMul", "Gather"],
-            extra_options={"MatMulConstBOnly": True},
+            # Types are not inferred behind operators of other domains, such as the Scaler of scikit-learn's pipelines.
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         self.static = False
         self._lean, self._scratch = model, Scratch()

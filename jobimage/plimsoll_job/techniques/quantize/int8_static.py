@@ -138,6 +138,8 @@ def to_int8_static(
                 "ActivationSymmetric": False,
                 "WeightSymmetric": True,
                 "MatMulConstBOnly": True,
+                # As Int8Dynamic has it: types are not inferred behind operators of other domains.
+                "DefaultTensorType": onnx.TensorProto.FLOAT,
                 "TensorQuantOverrides": {
                     chosen[node.name].weight: [{"axis": _channel_axis(node), "reduce_range": True}]
                     for node in graph.node

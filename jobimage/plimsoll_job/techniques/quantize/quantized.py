@@ -92,7 +92,7 @@ def check_finite(expected: Answers) -> None:
     if wrong:
         raise UserError(
             f"spec.data.calibration: the model answers {wrong} of its {len(expected)} samples with NaN or infinity "
-            "before it is quantized; leave such samples out",
+            f"before it is quantized; {'look at its weights' if wrong == len(expected) else 'leave such samples out'}",
             reason="AnswersNotFinite",
         )
 
