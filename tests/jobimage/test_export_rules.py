@@ -74,20 +74,6 @@ def test_it_answers_as_the_module(tmp_path: Path, name: str) -> None:
     export_onnx(Layer(function).eval(), single((ROWS, WIDTH)), tmp_path / "model.onnx")
 
 
-class Optional(nn.Linear):
-    """Takes more than its input, all of it with a default."""
-
-    def forward(self, input: torch.Tensor, scale: float = 2.0, *, square: bool = False) -> torch.Tensor:
-        answer = super().forward(input) * scale
-        return answer**2 if square else answer
-
-
-def test_arguments_that_have_defaults_are_no_inputs(tmp_path: Path) -> None:
-    module = Optional(WIDTH, 3).eval()
-    export_onnx(module, single((WIDTH,)), tmp_path / "model.onnx")
-    assert "forward" not in module.__dict__
-
-
 def test_what_cannot_be_exported_is_named_and_no_graph_is_printed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,7 +109,7 @@ def trace_named(module: nn.Module, signature: Signature, decisions: Decisions | 
     # The exporter gives each name once, and would rename the weight that has that of an input or of the answers.
     aside = {name: _apart(name, weights) for name in (*(one.name for one in signature), OUTPUT_NAME)}
     inputs = [aside[one.name] for one in signature]
-    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), all_rules(OPSET), _of_inputs_only(module):
+    with boundary(FIELD, NOT_EXPORTABLE, reason="NotExportable"), _quiet(), all_rules(OPSET):
         with torch.no_grad(), Watch(example, decisions.traced):
             answers = module(*example)
         with keeping(decisions.kept), _of_inputs_only(module):
@@ -256,23 +256,6 @@ def _found(session: Any, batch: Arrays) -> NDArray[Any] | str:
         return f"it cannot be run ({words_of(error)})"
     answers: NDArray[Any] = got
     return answers
-
-
-@contextlib.contextmanager
-def _of_inputs_only(module: nn.Module) -> Iterator[None]:
-    """Have forward called with the inputs alone: the exporter would make inputs of what has a default."""
-    own, forward = module.__dict__.get("forward"), module.forward
-
-    def called(*inputs: torch.Tensor) -> Any:
-        return forward(*inputs)
-
-    module.__dict__["forward"] = called
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
-        if own is not None:
-            module.__dict__["forward"] = own
 
 
 @contextlib.contextmanager
