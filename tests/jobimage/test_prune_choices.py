@@ -11,6 +11,8 @@ from torch import nn
 
 from plimsoll_job.load.inputs import Input, Signature, single
 from plimsoll_job.techniques.prune.coupling import find_coupling
+from plimsoll_job.techniques.prune.soundness import cut_soundly
+from plimsoll_job.techniques.shape import Cut
 
 BATCH = torch.arange(2)
 #: What an answer is computed of, of six channels, or six times three, and a number of the sample.
@@ -101,3 +103,29 @@ def test_a_constant_of_one_number_takes_any_width() -> None:
     (group,) = find_coupling(Counts(lambda width: torch.full((width,), 0.5)).eval(), single((4,))).groups
 
     assert len(group.units) == 8
+
+
+class Settles(nn.Module):
+    """Computes until its answers are small enough, which takes as long as what its channels say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.head = nn.Linear(4, 8), nn.Linear(8, 4)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.head(torch.relu(self.hidden(rows)))
+        while answers.abs().max() > 0.05:
+            answers = answers * 0.9
+        return answers
+
+
+def test_channels_by_whose_values_a_model_goes_on_stay() -> None:
+    """Without some it computes more often, or less: that was told as a fault of Plimsoll."""
+    torch.manual_seed(0)
+    module, example = Settles().eval(), single((4,))
+    coupling = find_coupling(module, example)
+
+    verdicts = [cut_soundly(module, example, coupling, [Cut("hidden", (channel,))]) for channel in range(8)]
+
+    reasons = {one.reason for one in verdicts if one.module is None}
+    assert "the channels cannot be cut: the model computes otherwise without them" in reasons

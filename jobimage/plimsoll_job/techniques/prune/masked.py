@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from plimsoll_job.techniques.prune.fitting import forget
+from plimsoll_job.techniques.prune.fitting import NotCutError, forget
 from plimsoll_job.techniques.prune.following import Mode, plainly
 from plimsoll_job.techniques.prune.groups import Coupling, Gone
 from plimsoll_job.techniques.prune.labels import Held
@@ -29,7 +29,10 @@ MIXES = frozenset({
 
 
 def answer_without(module: nn.Module, example: Sequence[torch.Tensor], coupling: Coupling, gone: Gone) -> Any:
-    """Return what the module answers without the channels of these classes."""
+    """Return what the module answers without the channels of these classes.
+
+    NotCutError where it computes otherwise then: what it does depends on their values.
+    """
     forget(module, coupling.flow.kept)
     with plainly(), Masked(module, coupling, gone):
         return module(*example)
@@ -52,12 +55,12 @@ class Masked(Mode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation without the channels."""
-        call = self._coupling.flow.calls[self._count]
+        name, calls = name_of(func), self._coupling.flow.calls
+        if self._count == len(calls) or name != calls[self._count].name:
+            raise NotCutError("the model computes otherwise without them")
+        call = calls[self._count]
         self._count += 1
         args, kwargs = tree_map(lambda one: self._weights.get(id(one), one), (args, kwargs or {}))
-        name = name_of(func)
-        if name != call.name:
-            raise RuntimeError(f"{call.name} was to be computed, {name} is")
         if name in MIXES and call.inputs and left_positions(call.inputs[0][1], self._gone):
             kept = [self._kept(shape, held) for shape, held in call.inputs]
             wanted = [(shape, self._kept(shape, held)) for shape, held in call.outputs]

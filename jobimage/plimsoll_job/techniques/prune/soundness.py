@@ -87,9 +87,9 @@ def _compared(
     module: nn.Module, example: Sequence[torch.Tensor], coupling: Coupling, gone: Gone
 ) -> tuple[Verdict, nn.Module | None]:
     """Return the verdict, and the module without the channels where it computes at all."""
-    wanted = _tensors(answer_without(module, example, coupling, gone))
-    give_back()
     try:
+        wanted = _tensors(answer_without(module, example, coupling, gone))
+        give_back()
         pruned, answers = cut_out(module, example, coupling, gone)
     except NotCutError as error:
         return Verdict(None, f"the channels cannot be cut: {error}", error), None
