@@ -215,6 +215,25 @@ def test_a_sparse_mixture_is_exported_with_all_its_experts(tmp_path: Path, rows:
             assert np.allclose(given, module(torch.from_numpy(batch)).detach().numpy(), atol=1e-5)
 
 
+class Counted(Sparse):
+    """Decides by how many samples are sent to an expert."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        chosen = self.router(rows).argmax(1)
+        answers = torch.zeros(len(rows), 3)
+        for number, expert in enumerate(self.experts):
+            (sent,) = torch.where(chosen == number)
+            if len(sent):
+                answers = answers.index_add(0, sent, expert(rows[sent]))
+        return answers
+
+
+def test_a_mixture_that_counts_is_refused_by_its_lines_and_told_what_to_do(tmp_path: Path) -> None:
+    lines = r"in Counted\.forward, `answers = torch\.zeros\(len.*in Counted\.forward, `if len\(sent\):`"
+    with pytest.raises(UserError, match=rf"{lines}\. Take sizes from its shape, not by len, .* ask all experts"):
+        exported(Counted(), shares(), tmp_path)
+
+
 def test_torch_export_names_the_branch_that_it_cannot_take(tmp_path: Path) -> None:
     module = AutoScale()
     with pytest.raises(UserError, match=r"torch\.export cannot take this model: .* in AutoScale\.prepared, `if rows"):

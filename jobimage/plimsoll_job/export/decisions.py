@@ -87,7 +87,11 @@ class Decisions:
                 "decide outside the model"
             )
         if self.kept:
-            return f"; an export keeps as a constant what Python computes of a tensor: {_listed(map(str, self.kept))}"
+            return (
+                f"; an export keeps as a constant what Python computes of a tensor: {_listed(map(str, self.kept))}. "
+                "Take sizes from its shape, not by len, and do the same for any number of rows; in a mixture ask all "
+                "experts"
+            )
         return ""
 
     def _told(self, places: Iterable[Place]) -> str:
