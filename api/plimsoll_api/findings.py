@@ -29,7 +29,7 @@ def compared(kept: bool, observed: str, message: str) -> Finding:
 
 
 def would_decide(needed: int | None, measured: float, unit: str) -> str:
-    """Say how many samples or rounds would decide."""
+    """Say how many samples or processes would decide."""
     if needed is None:
         return f"too close to the limit for any reasonable number of {unit} to decide"
     return f"about {figures.count(needed)} {unit} would decide, {figures.count(measured)} were measured"

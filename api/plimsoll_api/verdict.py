@@ -28,7 +28,8 @@ class Check(Model):
     bound: str = Field(max_length=128, description="The limit, as people write it.")
     message: str = Field(max_length=512, description="One sentence that says why.")
     needed_samples: int | None = Field(
-        default=None, description="For Inconclusive: the samples (or rounds) that would decide."
+        default=None,
+        description="For Inconclusive: the samples that would decide; for latency and throughput the processes.",
     )
 
 
