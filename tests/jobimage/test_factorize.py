@@ -161,6 +161,27 @@ def test_what_cannot_be_is_refused(how: dict[str, str], words: str) -> None:
         factorized(wine_mlp().eval(), **how)
 
 
+class Recurrent(nn.Module):
+    """An LSTM that holds nearly all weights, and a layer behind it."""
+
+    input_shape = (4, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 32, batch_first=True), nn.Linear(32, 16)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = self.head(self.lstm(inputs)[0][:, -1])
+        return answers
+
+
+def test_a_refusal_names_the_layers_that_hold_most_and_cannot_be_factorized() -> None:
+    with pytest.raises(
+        UserError, match=r"what it leaves: lstm \(LSTM, 91% of the bytes\): torch has no recurrent layer"
+    ):
+        factorized(Recurrent().eval(), amount="30%")
+
+
 def test_an_amount_between_two_ranks_is_said() -> None:
     applied = factorized(wine_mlp().eval(), amount="0.1%")
     assert applied.notes[0].startswith("0.1% was ordered; ") == (applied.details["share"] > 0.011)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from onnx import TensorProto, helper
 from torch import nn
@@ -98,6 +99,15 @@ def left_in_module(
         elif name not in reached and not any(one.rpartition(".")[0] == name for one in reached):
             left.add(name or held.kind, held.kind, held.size_bytes, why(held.kind))
     return left.told()
+
+
+def largest_left(
+    technique: str, module: nn.Module, told: Iterable[Leftover], reached: Collection[str] = (), most: int = 3
+) -> str:
+    """Return in words the largest layers that the technique cannot change, and why; empty where it can change all."""
+    held = held_by_layer(module)
+    left = left_in_module(held, held, told, reached, partial(why_left, technique))[:most]
+    return "; ".join(f"{one.layer} ({one.kind}, {one.share:.0%} of the bytes): {one.reason}" for one in left)
 
 
 def left_in_graph(

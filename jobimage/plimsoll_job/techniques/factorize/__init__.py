@@ -19,7 +19,7 @@ from plimsoll_job.techniques.factorize.layers import Target, find_targets
 from plimsoll_job.techniques.factorize.ranks import Choice, Frontier, energy_for, frontier_of
 from plimsoll_job.techniques.factorize.split import set_weights, split
 from plimsoll_job.techniques.factorize.whitening import measure_moments, whiten
-from plimsoll_job.techniques.left import leave
+from plimsoll_job.techniques.left import largest_left, leave
 from plimsoll_job.techniques.moments import bundled
 from plimsoll_job.techniques.normalisation import Before
 from plimsoll_job.techniques.observe import Batches
@@ -42,7 +42,9 @@ def apply(settings: Factorize, candidate: Candidate, bench: Bench) -> Applied:
     for number, (target, found) in enumerate(_decomposed(settings.method, module, targets, bench, padding), 1):
         frontiers.append(frontier_of(target, found.energy))
         bench.reporter.report("factorize", 0.2 + 0.5 * number / len(targets), target.name)
-    energy = _energy(settings, module, frontiers, bench)
+    told = [leave(name, type(module.get_submodule(name)).__name__, why) for name, why in left.items()]
+    others = largest_left("factorize", module, told, [target.name for target in targets])
+    energy = _energy(settings, module, frontiers, f"; what it leaves: {others}" if others else "", bench)
     chosen = {frontier.target.name: frontier.keeping(energy) for frontier in frontiers}
     splits = tuple(Split(name, choice.ranks) for name, choice in chosen.items() if choice is not None)
     if not splits:
@@ -105,11 +107,11 @@ def _decomposed(
             yield target, decompose(target.layer.weight, whiten(moments.pop(target.name).to(device)), device)
 
 
-def _energy(settings: Factorize, module: nn.Module, frontiers: Sequence[Frontier], bench: Bench) -> float:
-    """Return the share of energy that every layer keeps."""
+def _energy(settings: Factorize, module: nn.Module, frontiers: Sequence[Frontier], others: str, bench: Bench) -> float:
+    """Return the share of energy that every layer keeps; UserError, with the words on all others, where none can."""
     if not any(frontier.choices for frontier in frontiers):
         raise UserError(
-            f"{bench.spec_field}: no layer of the model would get smaller and faster", reason="NotFactorizable"
+            f"{bench.spec_field}: no layer of the model would get smaller and faster{others}", reason="NotFactorizable"
         )
     if settings.amount is None:
         assert settings.keep is not None  # noqa: S101 — exactly one of both is given
@@ -119,7 +121,9 @@ def _energy(settings: Factorize, module: nn.Module, frontiers: Sequence[Frontier
     energy = energy_for(round(amount * before), frontiers)
     largest = sum(frontier.target.parameters - frontier.parameters_at(0) for frontier in frontiers) / before
     if amount > largest + CLOSE_ENOUGH:
-        raise UserError(f"{field}: {settings.amount} cannot be reached; {largest:.1%} can go at the lowest ranks")
+        raise UserError(
+            f"{field}: {settings.amount} cannot be reached; {largest:.1%} can go at the lowest ranks{others}"
+        )
     return energy
 
 

@@ -57,7 +57,7 @@ class Watching(Mode):  # type: ignore[no-untyped-call]
             return output
         number = next(self._to_come, len(self._calls))
         if number == len(self._calls) or name_of(func) != self._calls[number].name:
-            raise NotCutError(f"{self.layer} computes otherwise where sizes change")
+            raise NotCutError(f"{self.layer or 'it'} computes otherwise where sizes change")
         shapes = tuple(tuple(one.shape) for one in tree_leaves(output) if isinstance(one, torch.Tensor))
         expected = self._sizes.get(number)
         if expected is not None and shapes[: len(expected)] != expected:

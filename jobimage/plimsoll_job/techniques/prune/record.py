@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from plimsoll_api.artifact import Leftover
 from plimsoll_api.model import canonical_json, digest_of
-from plimsoll_job.techniques.left import held_by_layer, leave, left_in_module, why_left
+from plimsoll_job.techniques.left import leave
 from plimsoll_job.techniques.prune.compensation import Refitted
 from plimsoll_job.techniques.prune.groups import ChannelGroup
 from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
@@ -109,13 +108,6 @@ def left_whole(
     return tuple(
         leave(layer, type(module.get_submodule(layer)).__name__, told) for layer, told in (whole | tried).items()
     )
-
-
-def largest_left(module: nn.Module, told: Sequence[Leftover], most: int = 3) -> str:
-    """Return the largest layers of a model of which none can be cut, and why."""
-    held = held_by_layer(module)
-    left = left_in_module(held, held, told, (), partial(why_left, "prune"))[:most]
-    return "; ".join(f"{one.layer} ({one.kind}, {one.share:.0%} of the bytes): {one.reason}" for one in left)
 
 
 def reached_by(groups: Sequence[ChannelGroup]) -> frozenset[str]:

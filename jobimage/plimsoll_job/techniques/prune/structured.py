@@ -12,6 +12,7 @@ from torch import nn
 
 from plimsoll_api.spec import ActivationStatistic, Allocation, Prune, PruneCriterion
 from plimsoll_job.errors import UserError
+from plimsoll_job.techniques.left import largest_left
 from plimsoll_job.techniques.normalisation import Before
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding, find_padding
@@ -28,7 +29,6 @@ from plimsoll_job.techniques.prune.record import (
     channels_by_layer,
     describe_refits,
     gone_by_layer,
-    largest_left,
     left_whole,
     notes_on_amount,
     notes_on_cuts,
@@ -74,7 +74,7 @@ def _take_turn(settings: Prune, candidate: Candidate, goal: Goal, bench: Bench) 
         left = left_whole(module, {}, coupling.reasons)
         raise UserError(
             f"{bench.spec_field}: the model has no layer whose channels could go; the largest: "
-            f"{largest_left(module, left)}",
+            f"{largest_left('prune', module, left)}",
             reason="NotPrunable",
         )
     padding = Padding() if settings.criterion is PruneCriterion.MAGNITUDE else _padding(module, groups, bench)
