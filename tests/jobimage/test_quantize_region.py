@@ -57,6 +57,34 @@ class Excited(nn.Module):
 
 
 @cache
+class Branches(nn.Module):
+    """Blocks as RepVGG's in training: two convolutions and the input itself, each with a batch norm, are summed up."""
+
+    input_shape = (3, 8, 8)
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.wide, self.narrow = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 1)
+            self.alone = nn.BatchNorm2d(width)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            summed: torch.Tensor = self.wide(images) + self.narrow(images) + self.alone(images)
+            return summed.relu()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+        self.blocks = nn.Sequential(self.Block(8), self.Block(8))
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                assert layer.running_var is not None
+                nn.init.uniform_(layer.running_var, 0.5, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.last(self.blocks(self.stem(images))).mean((2, 3)))
+
+
 def made(build: Build, *excluded: str) -> onnx.ModelProto:
     """Return the model in Int8Static, its nodes under the names that they had."""
     exclude = {"exclude": {"layers": list(excluded)}} if excluded else {}
@@ -118,6 +146,16 @@ def test_what_lies_between_convolutions_is_int8_and_an_excluded_pool_is_not() ->
     bench = bench_of(module, calibration=samples_of((3, 8, 8), 16))
     order = Quantize.model_validate({"scheme": "Int8Static", "exclude": {"layers": ["pool"]}})
     assert not [note for note in quantize.apply(order, Candidate(module), bench).notes if "changes nothing" in note]
+
+
+def test_sums_of_branches_are_int8_where_one_of_them_is_a_batch_norm_alone() -> None:
+    taken, _ = kept_nodes(Branches)
+    operators = [name.rpartition("/")[2].split("_")[0] for name in taken]
+    assert operators.count("Add") == 4
+    assert operators.count("BatchNormalization") == 2
+    taken, norms = kept_nodes(Branches, "blocks.1.alone")
+    assert norms
+    assert not taken & norms
 
 
 def test_what_reads_linear_layers_stays_float_between_convolutions_too() -> None:

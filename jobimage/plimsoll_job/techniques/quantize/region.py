@@ -17,6 +17,9 @@ JOINING = frozenset(
         "Reshape", "Resize", "Sigmoid", "Split", "Squeeze", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+#: What has no integer kernel, and is rounded before and after where only sums read it, as where a block adds its input
+#: to its convolutions: else all of these sums would be computed in float.
+SUMMED = frozenset({"BatchNormalization"})
 #: What a convolution does itself as it rounds its answer.
 CLIPPING = frozenset({"Relu", "Clip"})
 
@@ -40,7 +43,9 @@ def int8_nodes(graph: onnx.GraphProto, layers: Collection[Layer], kept: Collecti
     joined = []
     for node in graph.node:
         read = [name for name in node.input if name in floats]
-        if node.op_type in JOINING and node.name not in kept and read and all(name in rounded for name in read):
+        summed = node.op_type in SUMMED and all(one.op_type == "Add" for one in readers[node.output[0]])
+        joins = (node.op_type in JOINING or summed) and node.name not in kept
+        if joins and read and all(name in rounded for name in read):
             joined.append(node)
             rounded |= set(node.output)
     taken = set(chosen)
