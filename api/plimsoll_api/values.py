@@ -12,7 +12,8 @@ Uri = Annotated[
     Pattern(
         r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?(/([A-Za-z0-9_=@+-]|\.[A-Za-z0-9_=@+-]|\.\.[A-Za-z0-9._=@+-])"
         r"[A-Za-z0-9._=@+-]*)*",
-        "pvc://<claim>/<path>, such as pvc://models/digits-cnn, without spaces and without a part named . or ..",
+        "pvc://<claim>/<path>, such as pvc://models/digits-cnn, of the letters a to z and A to Z, digits and ._=@+- in "
+        "its parts (no spaces, no accents), without a part named . or ..",
         1024,
     ),
 ]
