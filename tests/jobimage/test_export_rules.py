@@ -46,6 +46,7 @@ LAYERS: dict[str, Function] = {
     "RMSNorm without weights": nn.RMSNorm(WIDTH, elementwise_affine=False),
     "windows of the last axis": lambda inputs: inputs.unfold(-1, 3, 2),
     "windows of another axis": lambda inputs: inputs.unfold(1, 4, 1),
+    "windows of what is padded": lambda inputs: functional.pad(inputs, (1, 1)).unfold(2, 4, 2).unfold(1, 3, 1),
     "attention of shared heads": shared_heads,
     "attention": lambda inputs: functional.scaled_dot_product_attention(inputs, inputs, inputs),
     "ChannelShuffle": nn.ChannelShuffle(2),

@@ -80,10 +80,21 @@ def _addcdiv(graph: Any, value: Any, over: Any, under: Any, factor: Any) -> Any:
 @symbolic_helper.parse_args("v", "i", "i", "i")
 def _unfold(graph: Any, value: Any, axis: int, size: int, step: int) -> Any:
     """Return windows along one axis; their places are a new axis at the end."""
-    axis %= (rank := len(_sizes(value)))
-    count = (_size(value, axis) - size) // step + 1
-    places = torch.arange(count)[:, None] * step + torch.arange(size)
-    windows = graph.op("Gather", value, graph.op("Constant", value_t=places), axis_i=axis)
+    sizes = _sizes(value)
+    axis %= (rank := len(sizes))
+    if (length := sizes[axis]) is not None:
+        count = (length - size) // step + 1
+        places = graph.op("Constant", value_t=torch.arange(count)[:, None] * step + torch.arange(size))
+    else:
+        # As behind padding, of whose sizes a trace does not know that they are fixed.
+        first, beyond, by = (graph.op("Constant", value_t=torch.tensor(one)) for one in (0, size - 1, step))
+        length = graph.op(
+            "Gather", graph.op("Shape", value), graph.op("Constant", value_t=torch.tensor(axis)), axis_i=0
+        )
+        starts = graph.op("Range", first, graph.op("Sub", length, beyond), by)
+        column = graph.op("Unsqueeze", starts, graph.op("Constant", value_t=torch.tensor([1])))
+        places = graph.op("Add", column, graph.op("Constant", value_t=torch.arange(size)))
+    windows = graph.op("Gather", value, places, axis_i=axis)
     order = [one for one in range(rank + 1) if one != axis + 1]
     return graph.op("Transpose", windows, perm_i=[*order, axis + 1])
 
