@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -225,3 +226,31 @@ def test_equal_scores_fall_the_same_way_every_time() -> None:
     ]
     assert cuts[0] == cuts[1]
     assert all(isinstance(one, Cut) and one.channels for one in cuts[0])
+
+
+class Keeps(nn.Module):
+    """Keeps what it computed of its weights, as LeViT's attention does: autograd's tensors cannot be copied."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.scale = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1), nn.Parameter(torch.ones(16))
+        self.known: dict[str, torch.Tensor] = {}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if "scale" not in self.known:
+            self.known["scale"] = self.scale.exp()[:, None, None]
+        answers: torch.Tensor = self.last(self.first(images) * self.known["scale"])
+        return answers.mean((2, 3))
+
+
+def test_what_a_layer_computed_and_keeps_is_made_anew() -> None:
+    torch.manual_seed(0)
+    module = Keeps().eval()
+    module(torch.randn(2, 3, 8, 8))
+    assert not module.known["scale"].is_leaf
+    settings = Prune.model_validate({"criterion": "Magnitude", "amount": "30%"})
+    left: Any = prune.apply(settings, Candidate(module), bench_of(Keeps())).candidate.module
+    assert left.known["scale"].shape == (left.first.out_channels, 1, 1)
+    assert left.first.out_channels < 16

@@ -1,5 +1,8 @@
 """Scores rest on every batch alike, and belong to the right channels."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +90,68 @@ def test_each_group_has_the_mean_one() -> None:
         activation_scores(module, find_groups(module, single((13,))), batches_of(torch.randn(8, 13))),
     ):
         assert [float(values.mean()) for values in scores.values()] == pytest.approx([1.0, 1.0])
+
+
+class Read(nn.Module):
+    """What one layer writes and another of any kind reads."""
+
+    def __init__(self, written: nn.Module, reads: nn.Module, seen: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.written, self.reads, self.seen = written, reads, seen
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        answers = self.reads(self.seen(self.written(inputs).relu()))
+        answers = answers[0] if isinstance(answers, tuple) else answers
+        total: torch.Tensor = answers.flatten(1).sum(1, keepdim=True)
+        return total
+
+
+def as_it_is(values: torch.Tensor) -> torch.Tensor:
+    return values
+
+
+def turned(values: torch.Tensor) -> torch.Tensor:
+    return values.transpose(0, 1)
+
+
+PIXELS, STEPS = (2, 6, 6), (5, 3)
+#: What writes, what reads, how it is seen on the way, and by channel the weights that read it, one after the other.
+READ: dict[str, tuple[tuple[int, ...], Callable[[], tuple[nn.Module, nn.Module]], Any, list[tuple[str, int]]]] = {
+    "convolution": (PIXELS, lambda: (nn.Conv2d(2, 6, 1), nn.Conv2d(6, 4, 3, 2)), as_it_is, [("weight", 1)]),
+    "transposed": (PIXELS, lambda: (nn.Conv2d(2, 6, 1), nn.ConvTranspose2d(6, 4, 3, 2)), as_it_is, [("weight", 0)]),
+    "LSTM": (
+        STEPS, lambda: (nn.Linear(3, 6), nn.LSTM(6, 4, batch_first=True)), as_it_is, [("weight_ih_l0", 1)]
+    ),
+    "GRU, steps first": (STEPS, lambda: (nn.Linear(3, 6), nn.GRU(6, 4)), turned, [("weight_ih_l0", 1)]),
+    "RNN of two layers": (
+        STEPS, lambda: (nn.Linear(3, 6), nn.RNN(6, 4, 2, batch_first=True)), as_it_is, [("weight_ih_l0", 1)]
+    ),
+    "both ways": (
+        STEPS, lambda: (nn.Linear(3, 6), nn.LSTM(6, 4, batch_first=True, bidirectional=True)), as_it_is,
+        [("weight_ih_l0", 1), ("weight_ih_l0_reverse", 1)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statistic", ActivationStatistic)
+@pytest.mark.parametrize("kind", READ)
+def test_scores_are_what_the_definition_says_of_what_any_layer_reads(kind: str, statistic: ActivationStatistic) -> None:
+    shape, build, seen, weights = READ[kind]
+    torch.manual_seed(0)
+    module = Read(*build(), seen).eval()
+    inputs = torch.randn(9, *shape)
+    groups = [one for one in find_groups(module, single(shape)) if one.root == "written"]
+    found = activation_scores(module, groups, batches_of(*torch.split(inputs, 4)), statistic)["written"]
+    wanted = []
+    with torch.no_grad():
+        read = module.written(inputs).relu().movedim(1 if len(shape) == 3 else -1, 0)
+        for channel, values in enumerate(read):
+            reads = sum(
+                float(module.reads.get_parameter(name).select(axis, channel).abs().sum()) for name, axis in weights
+            )
+            wanted.append({
+                ActivationStatistic.MEAN_ABSOLUTE: float(values.abs().mean()),
+                ActivationStatistic.ZERO_SHARE: float((values != 0).float().mean()),
+                ActivationStatistic.WANDA: reads * float(values.square().mean()) ** 0.5,
+            }[statistic])  # fmt: skip
+    assert found == pytest.approx(np.array(wanted) / np.mean(wanted), rel=1e-4)

@@ -105,7 +105,7 @@ def test_a_larger_amount_never_costs_less(seed: int) -> None:
     whole = sum(len(score) * weights[root] for root, score in scores.items())
 
     def share_of(cuts: Sequence[Cut]) -> float:
-        return math.fsum(len(one.channels) * weights[one.layer] for one in cuts) / whole
+        return float(math.fsum(len(one.channels) * weights[one.layer] for one in cuts) / whole)
 
     def cost(cuts: Sequence[Cut]) -> float:
         return math.fsum(scores[one.layer][list(one.channels)].sum() * weights[one.layer] for one in cuts)

@@ -62,8 +62,9 @@ def compensate(
             kept = [channel for channel in range(reader.channel_count) if channel not in lost]
             fit = _Fit(reader, kept, names, batches.device)
             fit.observe(whole, pruned, batches, known)
-            outputs_lost = gone.get((first, reader.tensor, 1 - reader.axis), set())
-            found = fit.write(whole.get_submodule(first), [pruned.get_submodule(name) for name in names], outputs_lost)
+            source = whole.get_submodule(first)
+            outputs_lost = reader.outputs_lost(gone, source)
+            found = fit.write(source, [pruned.get_submodule(name) for name in names], outputs_lost)
             refitted += [replace(found, layer=name) for name in names]
     return refitted
 

@@ -119,3 +119,19 @@ def parameters_of_channel(layers: Mapping[str, nn.Module], group: ChannelGroup) 
         if held is not None:
             total += held.numel() / held.shape[member.axis] * len(member.positions)
     return total / len(group.units) / group.unit
+
+
+def reads_of(group: ChannelGroup, layers: Mapping[str, nn.Module]) -> tuple[Member, ...]:
+    """Return all that reads the channels: consumers, and within a recurrent layer the next step and the next layer."""
+    recurrent = (
+        member
+        for member in (*group.producers, *group.others)
+        if member.axis == 1 and isinstance(layers[member.name], nn.RNNBase)
+    )
+    return (*group.consumers, *recurrent)
+
+
+def entries_of(group: ChannelGroup, layers: Mapping[str, nn.Module]) -> tuple[Member, ...]:
+    """Return the consumers, and of a recurrent layer that reads both ways the weight of the other way too."""
+    both = (member for member in reads_of(group, layers) if member.tensor == "weight_ih_l0_reverse")
+    return (*group.consumers, *both)

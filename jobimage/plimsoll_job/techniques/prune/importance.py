@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from plimsoll_api.spec import ActivationStatistic
 from plimsoll_job.techniques.observe import Batches
 from plimsoll_job.techniques.padding import Padding
-from plimsoll_job.techniques.prune.groups import ChannelGroup, Member
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Member, entries_of
 from plimsoll_job.techniques.prune.statistics import is_active, measure_inputs
 
 #: One number a channel; the lowest go first.
@@ -48,7 +50,9 @@ def activation_scores(
         return received[member.name]
 
     layers = dict(module.named_modules())
-    return {group.root: _normalise(group, _total(group, group.consumers, worth)) for group in groups}
+    # What a layer receives counts once, each of the weights that read it by itself.
+    read = partial(entries_of, layers=layers) if statistic is ActivationStatistic.WANDA else attrgetter("consumers")
+    return {group.root: _normalise(group, _total(group, read(group), worth)) for group in groups}
 
 
 def magnitude_scores(module: nn.Module, groups: Sequence[ChannelGroup]) -> Scores:

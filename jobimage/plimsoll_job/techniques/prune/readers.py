@@ -7,7 +7,7 @@ way, whatever linear combination holds between channels at every place also hold
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import nn
 
 from plimsoll_job.figures import CONVOLUTIONS
 from plimsoll_job.techniques.observe import rows_of
-from plimsoll_job.techniques.prune.groups import ChannelGroup, Member
+from plimsoll_job.techniques.prune.groups import ChannelGroup, Member, entries_of
 from plimsoll_job.techniques.prune.roles import TRANSPOSED
 
 
@@ -32,6 +32,13 @@ class Reader:
     tensor: str = "weight"
     #: The axis of its tensor on which the channels are; the other one of the first two is that of its outputs.
     axis: int = 1
+    #: Tensors that read the same along the same axis, and write other outputs: a recurrent layer reads both ways.
+    also: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """All tensors that read, in the order of their outputs."""
+        return (self.tensor, *self.also)
 
     @property
     def place(self) -> tuple[str, str, int]:
@@ -56,16 +63,24 @@ class Reader:
 
     def weight(self, layer: nn.Module) -> torch.Tensor:
         """Return the layer's weight as float64 [outputs, channels, spread or places of the kernel]."""
-        weight = layer.get_parameter(self.tensor).detach().double().movedim(self.axis, 1)
+        weight = torch.cat([layer.get_parameter(one).detach().double().movedim(self.axis, 1) for one in self.tensors])
         # A layer may have no outputs: then the sizes do not tell each other.
         spread = math.prod(weight.shape[1:]) // self.channel_count
         return weight.reshape(len(weight), self.channel_count, spread)
 
     def put(self, layer: nn.Module, weight: torch.Tensor) -> None:
         """Give the layer a weight as `weight` returns it."""
-        held = layer.get_parameter(self.tensor).detach()
-        seen = held.movedim(self.axis, 1)
-        seen.copy_(weight.reshape(seen.shape))
+        seen = [layer.get_parameter(one).detach().movedim(self.axis, 1) for one in self.tensors]
+        for one, part in zip(seen, weight.split([len(one) for one in seen]), strict=True):  # type: ignore[no-untyped-call]
+            one.copy_(part.reshape(one.shape))
+
+    def outputs_lost(self, gone: Mapping[tuple[str, str, int], Set[int]], layer: nn.Module) -> set[int]:
+        """Return which of the outputs of `weight` are gone, by the positions that are gone of tensors."""
+        lost, before = set[int](), 0
+        for one in self.tensors:
+            lost |= {before + output for output in gone.get((self.name, one, 1 - self.axis), ())}
+            before += layer.get_parameter(one).shape[1 - self.axis]
+        return lost
 
     def effect(self, layer: nn.Module) -> torch.Tensor:
         """Return W'W: times the second moments of the channels it sums to the energy of the layer's output."""
@@ -75,11 +90,11 @@ class Reader:
 
 def readers_of(module: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Reader]:
     """Return a reader for each consumer of the groups, by name."""
+    layers = dict(module.named_modules())
     members: dict[str, list[Member]] = {}
     for group in groups:
-        for member in group.consumers:
+        for member in entries_of(group, layers):
             members.setdefault(member.name, []).append(member)
-    layers = dict(module.named_modules())
     return {name: _reader(name, layers[name], reading) for name, reading in members.items()}
 
 
@@ -92,7 +107,8 @@ def _reader(name: str, layer: nn.Module, members: Sequence[Member]) -> Reader:
         # A transposed convolution does not write each place from as many others; a recurrent layer has biases of gates.
         count = layer.get_parameter(member.tensor).shape[member.axis]
         convolves = isinstance(layer, TRANSPOSED)
-        return Reader(name, count, convolves, takes_mean=False, tensor=member.tensor, axis=member.axis)
+        also = tuple(dict.fromkeys(one.tensor for one in members if one.tensor != member.tensor))
+        return Reader(name, count, convolves, takes_mean=False, tensor=member.tensor, axis=member.axis, also=also)
     takes_mean = layer.bias is not None
     spreads = {_spread(member) for member in members}
     spread = spreads.pop() if len(spreads) == 1 else 1

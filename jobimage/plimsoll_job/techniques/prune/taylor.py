@@ -21,7 +21,7 @@ from plimsoll_job.techniques.observe import Batches, counted_answers, moved
 from plimsoll_job.techniques.padding import differ
 from plimsoll_job.techniques.prune.allocation import unread
 from plimsoll_job.techniques.prune.gradients import OTHERWISE, derive, ending_of, parts_of
-from plimsoll_job.techniques.prune.groups import ChannelGroup, Member, parameters_of_channel
+from plimsoll_job.techniques.prune.groups import ChannelGroup, parameters_of_channel, reads_of
 from plimsoll_job.techniques.prune.importance import Scores
 from plimsoll_job.techniques.shape import Cut
 
@@ -87,7 +87,7 @@ class _Gates:
         """Return the gates, none of which anything is known of yet."""
         unit_of = {channel: number for number, unit in enumerate(group.units) for channel in unit}
         reads: dict[tuple[int, int], _Read] = {}
-        for member in readers_in(group, layers):
+        for member in reads_of(group, layers):
             weight = layers[member.name].get_parameter(member.tensor)
             pairs = zip(member.positions, member.channels, strict=True)
             found = [(position, unit_of[channel]) for position, channel in pairs]
@@ -104,15 +104,6 @@ class _Gates:
         """Take in that of the samples at hand every gradient was heard."""
         self.total += self.change.square()
         self.change.zero_()
-
-
-def readers_in(group: ChannelGroup, layers: Mapping[str, nn.Module]) -> list[Member]:
-    """Return all that reads the channels: consumers, and within a recurrent layer its next step and its next layer."""
-    return [
-        member
-        for member in (*group.producers, *group.consumers, *group.others)
-        if member in group.consumers or (isinstance(layers[member.name], nn.RNNBase) and member.axis == 1)
-    ]
 
 
 def _check(gates: _Gates, module: nn.Module, groups: Sequence[ChannelGroup], batches: Batches, spec_field: str) -> None:
