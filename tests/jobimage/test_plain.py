@@ -279,3 +279,10 @@ def test_a_tensor_that_is_missing_under_each_of_its_names_is_missing() -> None:
     weights = {name: one for name, one in Towers().state_dict().items() if "weight" not in name}
     with pytest.raises(UserError, match=r"missing: left\.weight, right\.weight, head\.weight"):
         load_strictly(Towers(), weights, "spec.model.uri")
+
+
+def test_a_module_frozen_for_inference_can_be_trained_and_one_frozen_in_parts_stays_so() -> None:
+    whole = plain(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).requires_grad_(False))
+    assert all(one.requires_grad for one in whole.parameters())
+    part = nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.Linear(4, 2))
+    assert [one.requires_grad for one in plain(part).parameters()] == [False, False, True, True]

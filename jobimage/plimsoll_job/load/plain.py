@@ -38,7 +38,8 @@ class _Computed:
 def plain(module: nn.Module, spec_field: str = FIELD) -> nn.Module:
     """Return the module, loaded, as everything after takes it, in evaluation mode; it is changed.
 
-    What shares the tensors that a weight is computed from shares the weight then. UserError that names the layer where
+    What shares the tensors that a weight is computed from shares the weight then. A module of which nothing could be
+    trained can be, whole; one that is frozen in parts stays so. UserError that names the layer where
     a weight is no matrix of numbers at hand, or is computed in a way that is not torch's.
     """
     module = module.eval()
@@ -46,6 +47,9 @@ def plain(module: nn.Module, spec_field: str = FIELD) -> nn.Module:
     module = module.cpu().float()
     _fold(_computed(module), spec_field)
     _hold_weights(module, spec_field)
+    # Built for inference: a step that trains it is to train something, and nothing says that it be a part.
+    if not any(one.requires_grad for one in module.parameters()):
+        module.requires_grad_(True)
     return module
 
 
