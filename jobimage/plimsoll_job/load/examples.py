@@ -19,6 +19,8 @@ from plimsoll_job.load.text import ATTENTION_MASK
 #: Samples that are asked alone at least, and those of the least batch of several; neither is that of a trace.
 ALONE, TOGETHER = 16, 5
 LEAST_TOKENS = 2
+#: Batches by which something is compared once it holds for the example.
+FURTHER = 3
 #: How many samples are kept: those of one batch, but of small ones no more and of large ones some batches.
 MOST, FEW, MOST_BATCHES = 256, 32, 8
 
@@ -51,10 +53,20 @@ def example_of(signature: Signature, batch: int | None = None) -> Tensors:
 
     They repeat where there are fewer. Without samples: of random inputs, normal, or whole numbers of their range.
     """
-    batch = batch or max((one.example for one in signature), default=BATCH)
-    chance = torch.Generator().manual_seed(0)
+    return _batch(signature, batch or max((one.example for one in signature), default=BATCH), 0)
+
+
+def further_examples(signature: Signature) -> list[Tensors]:
+    """Return other batches of the example's size, always the same: of samples that it has not, as far as there are."""
+    size, known = max((one.example for one in signature), default=BATCH), samples_in(signature)
+    most = FURTHER if known == 0 else min(FURTHER, -(-known // size) - 1)
+    return [_batch(signature, size, number) for number in range(1, most + 1)]
+
+
+def _batch(signature: Signature, batch: int, number: int) -> Tensors:
+    chance, rows = torch.Generator().manual_seed(number), range(number * batch, (number + 1) * batch)
     return tuple(
-        torch.from_numpy(one.samples.take(range(batch), axis=0, mode="wrap"))
+        torch.from_numpy(one.samples.take(rows, axis=0, mode="wrap"))
         if one.samples is not None
         else torch.randn((batch, *one.shape), generator=chance)
         if one.dtype == "float32"

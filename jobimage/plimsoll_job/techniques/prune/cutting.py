@@ -56,7 +56,7 @@ class Shedding:
         Groups that turn out not to be prunable are left whole. UserError when the step's amount cannot be met.
         """
         left: dict[str, str] = {}
-        groups, checks = self.coupling.groups, Checks()
+        groups, checks = self.coupling.groups, Checks.of(self.coupling)
         for _ in range(MOST_ROUNDS):
             done, cuts, reason = self._once(groups, left)
             if not reason:

@@ -15,6 +15,7 @@ from plimsoll_job.techniques.prune.flow import Call
 from plimsoll_job.techniques.prune.following import LAYS_OUT, Mode, plainly, telling_layers
 from plimsoll_job.techniques.prune.groups import Coupling, Gone
 from plimsoll_job.techniques.prune.left import left_shape
+from plimsoll_job.techniques.prune.reading import Hear
 from plimsoll_job.techniques.prune.run import name_of
 
 #: What attention calls the number of its heads, and their widths together.
@@ -40,14 +41,20 @@ class NotCutError(Exception):
 class Watching(Mode):  # type: ignore[no-untyped-call]
     """Sees that a module runs the operations of a run before it, on tensors of the shapes that are left.
 
-    Those that lay out tensors in memory it passes over. `reached` is the number of the first that is still to come.
+    Those that lay out tensors in memory it passes over. `reached` is the number of the first that is still to come,
+    `hear` takes in what each answers.
     """
 
-    def __init__(self, calls: Sequence[Call], sizes: Mapping[int, tuple[tuple[int, ...], ...]]) -> None:
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        sizes: Mapping[int, tuple[tuple[int, ...], ...]],
+        hear: Hear = lambda *_: None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layer = ""
         self.reached = 0
-        self._calls, self._sizes = calls, sizes
+        self._calls, self._sizes, self._hear = calls, sizes, hear
         self._to_come = iter([number for number, call in enumerate(calls) if call.name not in LAYS_OUT])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -58,12 +65,14 @@ class Watching(Mode):  # type: ignore[no-untyped-call]
         number = next(self._to_come, len(self._calls))
         if number == len(self._calls) or name_of(func) != self._calls[number].name:
             raise NotCutError(f"{self.layer or 'it'} computes otherwise where sizes change")
-        shapes = tuple(tuple(one.shape) for one in tree_leaves(output) if isinstance(one, torch.Tensor))
+        outputs = [one for one in tree_leaves(output) if isinstance(one, torch.Tensor)]
+        shapes = tuple(tuple(one.shape) for one in outputs)
         expected = self._sizes.get(number)
         if expected is not None and shapes[: len(expected)] != expected:
             made, wanted = list(shapes[0]), list(expected[0])
             raise NotCutError(f"{name_of(func)} in {self.layer} makes {made} of what should be {wanted}")
         self.reached = number + 1
+        self._hear(number, outputs)
         return output
 
 

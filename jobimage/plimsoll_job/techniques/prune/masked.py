@@ -19,6 +19,7 @@ from plimsoll_job.techniques.prune.groups import Coupling, Gone
 from plimsoll_job.techniques.prune.labels import Held
 from plimsoll_job.techniques.prune.left import left_positions
 from plimsoll_job.techniques.prune.moves import MOVES
+from plimsoll_job.techniques.prune.reading import Hear
 from plimsoll_job.techniques.prune.run import name_of, names_of
 from plimsoll_job.techniques.prune.sums import ALONG, REDUCES
 
@@ -28,22 +29,24 @@ MIXES = frozenset({
 })  # fmt: skip
 
 
-def answer_without(module: nn.Module, example: Sequence[torch.Tensor], coupling: Coupling, gone: Gone) -> Any:
-    """Return what the module answers without the channels of these classes.
+def answer_without(
+    module: nn.Module, example: Sequence[torch.Tensor], coupling: Coupling, gone: Gone, hear: Hear
+) -> Any:
+    """Return what the module answers without the channels of these classes; `hear` takes in all on the way.
 
     NotCutError where it computes otherwise then: what it does depends on their values.
     """
     forget(module, coupling.flow.kept)
-    with plainly(), Masked(module, coupling, gone):
+    with plainly(), Masked(module, coupling, gone, hear):
         return module(*example)
 
 
 class Masked(Mode):  # type: ignore[no-untyped-call]
     """Has every operation of a module answer zero for the channels, and leave them out where it counts or compares."""
 
-    def __init__(self, module: nn.Module, coupling: Coupling, gone: Gone) -> None:
+    def __init__(self, module: nn.Module, coupling: Coupling, gone: Gone, hear: Hear) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._coupling, self._gone = coupling, gone
+        self._coupling, self._gone, self._hear = coupling, gone, hear
         self._count = 0
         self._weights: dict[int, torch.Tensor] = {}
         for places in names_of(module).values():
@@ -68,10 +71,11 @@ class Masked(Mode):  # type: ignore[no-untyped-call]
             output = _mixed(func, self._adapted(name, args, call.inputs[0]), kwargs, kept, wanted, whole)
         else:
             output = func(*args, **kwargs)
+        outputs = [one for one in tree_leaves(output) if isinstance(one, torch.Tensor)]
         if name not in MOVES:
-            outputs = [one for one in tree_leaves(output) if isinstance(one, torch.Tensor)]
             for one, (_, held) in zip(outputs, call.outputs, strict=False):
                 self._silence(one, held)
+        self._hear(self._count - 1, outputs)
         return output
 
     def _kept(self, shape: Sequence[int], held: Held) -> list[torch.Tensor]:
