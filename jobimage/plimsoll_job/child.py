@@ -13,34 +13,21 @@ from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.parent import child_arguments
 
 
-def run_child(
-    module: str,
-    arguments: Sequence[str | Path],
-    *,
-    does: str,
-    refusal: str,
-    reason: str,
-    timeout_seconds: float | None = None,
-) -> None:
-    """Run the module to its end, however long it takes without a timeout; `does` says in words what it does.
+def run_child(module: str, arguments: Sequence[str | Path], *, does: str, refusal: str, reason: str) -> None:
+    """Run the module to its end, however long it takes; `does` says in words what it does.
 
-    UserError, of this reason and beginning by the refusal, when it ends in an error; TransientError when it was killed,
-    mostly for memory, takes longer, or ends in an error that waiting mends.
+    A limit would not tell a large model from one that hangs, and a second try takes as long. UserError, of this reason
+    and beginning by the refusal, when it ends in an error; TransientError when it was killed, mostly for memory, or
+    ends in an error that waiting mends.
     """
     with child_arguments(OMP_WAIT_POLICY="PASSIVE") as ending_with_us:
-        try:
-            ended = subprocess.run(
-                [sys.executable, "-m", module, *map(str, arguments)],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=timeout_seconds,
-                **ending_with_us,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TransientError(
-                f"the process that {does} was not done in {timeout_seconds} s", reason="Slow"
-            ) from error
+        ended = subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            **ending_with_us,
+        )
     if ended.returncode < 0:
         # What it works on may be as good as any.
         raise TransientError(f"the process that {does} was ended by signal {-ended.returncode}", reason="Killed")

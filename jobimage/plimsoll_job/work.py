@@ -25,6 +25,7 @@ from plimsoll_job.load.model import SourceModel
 from plimsoll_job.load.weights import StoredWeights, load_strictly
 from plimsoll_job.publish.files import is_whole, write_file, write_sealed
 from plimsoll_job.scratch import HeldFile
+from plimsoll_job.techniques.prune.fitting import NotCutError
 from plimsoll_job.techniques.replay import replay
 from plimsoll_job.techniques.shape import Candidate, Change
 
@@ -33,6 +34,8 @@ WEIGHTS_FILE = "model.safetensors"
 GRAPH_FILE = "model.onnx"
 DONE_FILE = "done.json"
 INPUTS_FILE = "inputs.json"
+#: What stands in the way of going on with what was kept: the step is taken again then.
+UNREADABLE = (OSError, UserError, TransientError, ValueError, KeyError, AttributeError, RuntimeError, NotCutError)
 
 
 class SavedStep(Model):
@@ -147,7 +150,7 @@ class Work:
             with boundary("work directory", "it cannot be gone on with"):
                 module = replay(source.take(), self.signature, state.changes)
                 load_strictly(module, StoredWeights(directory / WEIGHTS_FILE, "work directory"), "work directory")
-        except (OSError, UserError, TransientError, ValueError, KeyError, AttributeError, RuntimeError):
+        except UNREADABLE:
             return None
         sparse = frozenset(state.sparse)
         return Candidate(module, state.changes, sparse, graph, state.zero_weights, state.notes), state.records

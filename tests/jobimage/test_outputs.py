@@ -98,6 +98,12 @@ def test_a_process_that_is_killed_says_nothing_of_the_output(written: Path, monk
         check_reload(written, ONNX, TASK, BATCHES, expected())
 
 
+def test_an_output_is_reloaded_however_long_it_takes(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an hour was all that it had: a large output was tried again, and again, to the same end."""
+    monkeypatch.setattr(reload, "TIMEOUT_SECONDS", 0.01, raising=False)
+    check_reload(written, ONNX, TASK, BATCHES, expected())
+
+
 def test_what_the_process_prints_is_no_answer(tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text("import atexit\natexit.register(print, 'a library parts')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)

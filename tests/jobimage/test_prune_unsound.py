@@ -107,8 +107,10 @@ class Dead(nn.Module):
         hidden = self.first(rows).relu()
         if self.below:
             # After all that reads the channels.
-            return (self.second(hidden) / hidden.shape[1] - self.below).relu()
-        return self.second(hidden / hidden.shape[1]).relu()
+            less: torch.Tensor = self.second(hidden) / hidden.shape[1] - self.below
+            return less.relu()
+        answered: torch.Tensor = self.second(hidden / hidden.shape[1])
+        return answered.relu()
 
 
 class Seldom(nn.Module):
@@ -120,7 +122,7 @@ class Seldom(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         answered = self.second(self.first(rows).relu())
-        width = self.first.weight.shape[0]
+        width = len(self.first.weight)
         return torch.where(rows[:, :1] > 2, answered / width, answered)
 
 
@@ -150,7 +152,7 @@ def test_dead_answers_keep_no_channels_that_can_go() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 5), nn.ReLU()).eval()
     with torch.no_grad():
-        module[2].bias.fill_(-1e4)
+        module.get_parameter("2.bias").fill_(-1e4)
     coupling = find_coupling(module, single((6,)))
     assert cut_soundly(module, single((6,)), coupling, [Cut("0", (0, 1, 2, 3))]).module is not None
 

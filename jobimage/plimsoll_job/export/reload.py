@@ -19,8 +19,6 @@ from plimsoll_job.export.fresh import PEAK_MEMORY_BYTES
 from plimsoll_job.load.inputs import Arrays
 from plimsoll_job.memory import count_beside, give_back
 
-#: To load an output, and to answer a few samples.
-TIMEOUT_SECONDS = 1_800
 TORCH_FILE = "model.pt2"
 DIRECTORY = "huggingface"
 #: What of the artifact is loaded, by format.
@@ -70,7 +68,6 @@ def _answers_elsewhere(loaded: Path, kind: OutputFormat, task: str, batches: Seq
             does=f"loads the {kind} output",
             refusal=f"spec.output.formats: the {kind} output cannot be loaded in a fresh process",
             reason="ReloadFails",
-            timeout_seconds=TIMEOUT_SECONDS,
         )
         with np.load(root / "outputs.npz", allow_pickle=False) as archive:
             count_beside(int(archive[PEAK_MEMORY_BYTES]))

@@ -102,7 +102,12 @@ def telling_layers(module: nn.Module, told: Any) -> Iterator[None]:
 
 
 def follow(module: nn.Module, example: Sequence[torch.Tensor]) -> Flow:
-    """Return what one run of the module tells."""
+    """Return what one run of the module tells.
+
+    It is not the first: what layers compute once and keep would be among its operations, and in no later run.
+    """
+    with plainly():
+        module(*example)
     with computing_anew(module) as kept:
         run = Run(module, example)
         with plainly(), telling_layers(module, run), Following(run):

@@ -15,9 +15,10 @@ from typing import Any, cast
 from plimsoll_api.artifact import Leftover
 from plimsoll_api.spec import Distill, Prune, Recovery
 from plimsoll_job.checkpoints import Checkpoint, Checkpoints
-from plimsoll_job.errors import TransientError
+from plimsoll_job.errors import TransientError, UserError
 from plimsoll_job.techniques import distill
 from plimsoll_job.techniques.prune.coupling import cut
+from plimsoll_job.techniques.prune.fitting import NotCutError
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate, Cut
 
 #: Share of an iteration's progress that is its ranking and cutting, the rest its recovery.
@@ -95,7 +96,7 @@ def take_turns(
     # A pattern has no amount, and takes all that it takes at once.
     amount, iterations = settings.amount.value if settings.amount else 0.0, settings.iterations
     kept = bench.checkpoints and _iterations_of(bench.checkpoints)
-    course = (_resume(candidate, bench, kept) if kept else None) or Course(candidate)
+    course = (_gone_on_with(candidate, bench, kept) if kept else None) or Course(candidate)
     for number in range(len(course.records) + 1, iterations + 1):
         within = replace(bench, reporter=bench.reporter.part((number - 1) / iterations, number / iterations))
         recovers = settings.recovery is not None and number < iterations
@@ -126,7 +127,14 @@ def take_turns(
 def recover_beside(settings: Prune, candidate: Candidate, bench: Bench) -> Applied:
     """Train, beside the first process under torchrun, what it has cut of the step's candidate and left in the store."""
     assert bench.checkpoints is not None  # noqa: S101 — where processes train together, they share a store
-    course = _resume(candidate, bench, _cut_of(_iterations_of(bench.checkpoints)))
+    try:
+        course = _resume(candidate, bench, _cut_of(_iterations_of(bench.checkpoints)))
+    except NotCutError as error:
+        raise UserError(
+            f"{bench.spec_field}.recovery: another process cannot cut the model as the first did: its code computes "
+            f"otherwise there: {error}; train in one process",
+            reason="NotPrunable",
+        ) from error
     if course is None:
         raise TransientError(f"{bench.spec_field}: the cut cannot be read from the store", reason="StoreUnreadable")
     return _recover(cast(Recovery, settings.recovery), course.candidate, bench, len(course.records))
@@ -174,6 +182,14 @@ def _checkpoint(course: Course, skip: int) -> Checkpoint:
         "reached": sorted(course.reached),
     }
     return Checkpoint(len(course.records), course.candidate.module.state_dict(), facts)
+
+
+def _gone_on_with(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course | None:
+    """Return the course that was kept; None where the model cannot be cut so again, and all turns are taken anew."""
+    try:
+        return _resume(candidate, bench, kept)
+    except NotCutError:
+        return None
 
 
 def _resume(candidate: Candidate, bench: Bench, kept: Checkpoints) -> Course | None:
