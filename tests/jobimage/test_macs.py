@@ -51,6 +51,25 @@ class Products(nn.Module):
         return summed
 
 
+class Written(nn.Module):
+    """A linear layer as a product that broadcasts and a sum of it, by way of another layout if so wanted."""
+
+    def __init__(self, *, turned: bool = False) -> None:
+        super().__init__()
+        self.weight, self.turned = nn.Parameter(torch.ones(7, 5)), turned
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        products = rows[:, :, None] * self.weight
+        return products.transpose(1, 2).sum(2) if self.turned else products.sum(1)
+
+
+class Normed(nn.Module):
+    """Rows over the root of the sum of their squares: a norm, which counts nothing."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows / (rows * rows).sum(1, keepdim=True).sqrt()
+
+
 class Attends(nn.Module):
     """torch's attention of a sequence to itself."""
 
@@ -87,6 +106,9 @@ BY_HAND: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "LSTM, batch second": (lambda: Last(nn.LSTM(6, 8)), (5, 6), 5 * 4 * 8 * (6 + 8)),
     "GRU": (lambda: Last(nn.GRU(6, 8)), (5, 6), 5 * 3 * 8 * (6 + 8)),
     "RNN": (lambda: Last(nn.RNN(6, 8)), (5, 6), 5 * 8 * (6 + 8)),
+    "a product and a sum": (Written, (7,), 7 * 5),
+    "a product and a sum, turned": (lambda: Written(turned=True), (7,), 7 * 5),
+    "a norm of squares": (Normed, (7,), 0),
     "products of activations": (Products, (5, 6), 2 * 5 * 5 * 6),
     "normalisation and pooling": (
         lambda: nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), (3, 4, 4), 0

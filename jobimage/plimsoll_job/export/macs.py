@@ -1,7 +1,9 @@
 """Multiply-accumulates of an ONNX graph, of one sample: those of each node that multiplies and sums, by its name.
 
-Convolutions count what their padding multiplies, as everywhere; normalisation, activations, pooling, interpolation and
-other work element by element count nothing. What cannot be told is never taken for nothing: it makes the whole unknown.
+Convolutions count what their padding multiplies, as everywhere; a Mul counts where a ReduceSum sums its output, but
+squares, which are of norms. Normalisation, activations, pooling, interpolation and other work element by element count
+nothing, nor do products that code adds one by one. Operators that are not known here are never taken for nothing where
+they may multiply and sum: they make the whole unknown.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def count_graph(model: LeanModel, sample: Mapping[str, np.ndarray[Any, Any]]) ->
     The nodes must have names.
     """
     graph = model.proto.graph
-    counted = [node for node in graph.node if _name(node) in RULES]
+    summed = _summed_products(graph)
+    counted = [node for node in graph.node if _name(node) in RULES or node.output[0] in summed]
     unknown = [why for node in graph.node if _name(node) not in RULES and (why := _why_unknown(node))]
     shapes = _shapes(model, [name for node in counted for name in (*node.input, node.output[0])], sample)
     by_node: dict[str, int] = {}
@@ -53,10 +56,30 @@ def count_graph(model: LeanModel, sample: Mapping[str, np.ndarray[Any, Any]]) ->
         attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         inputs = [shapes.get(name) for name in node.input]
         try:
-            by_node[node.name] = RULES[_name(node)](inputs, shapes[node.output[0]], attributes)
+            rule = RULES.get(_name(node), _multiplied)
+            by_node[node.name] = rule(inputs, shapes[node.output[0]], attributes)
         except _UntoldError as error:
             unknown.append(f"{node.op_type} {node.name}: {error}")
     return Macs(by_node, tuple(dict.fromkeys(unknown)))
+
+
+def _summed_products(graph: onnx.GraphProto) -> set[str]:
+    """Return the outputs of Mul of which a ReduceSum sums numbers, laid out anew or not; squares are no products."""
+    made = {name: node for node in graph.node for name in node.output}
+    found = set()
+    for node in graph.node:
+        if _name(node) != "ReduceSum":
+            continue
+        before = made.get(node.input[0])
+        while before is not None and _name(before) in LAYS_OUT:
+            before = made.get(before.input[0])
+        if before is not None and _name(before) == "Mul" and before.input[0] != before.input[1]:
+            found.add(before.output[0])
+    return found
+
+
+def _multiplied(_: Sequence[Shape | None], output: Shape, __: Mapping[str, Any]) -> int:
+    return math.prod(output)
 
 
 def _shapes(model: LeanModel, names: Sequence[str], sample: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Shape]:
@@ -207,6 +230,8 @@ RULES: Mapping[str, Rule] = {
     "com.microsoft.MultiHeadAttention": _attention,
     "com.microsoft.Attention": _projecting_attention,
 }
+#: Operators that hand on all numbers.
+LAYS_OUT = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"})
 #: Standard operators that multiply and sum in ways that are not counted here.
 UNCOUNTED = frozenset({"Attention", "LinearAttention", "DFT", "STFT"})
 #: Operators of other domains that work element by element, or move values.
