@@ -129,10 +129,10 @@ def test_two_processes_train_and_recover_as_one_does(claims: Claims, wine_source
     for name, tensor in one.items():
         assert tensor.shape == two[name].shape
         assert torch.equal(tensor == 0, two[name] == 0), name
-        # AdamW makes a whole step of a gradient next to nothing, whose sign is that of rounding: single weights part by
-        # a step or two, on some processors more than on others.
+        # Sums are rounded in another order, and each step goes on to part the weights: a noise of 1e-6 of the largest
+        # gradient in every step of these parts them by 2e-4, another share of the samples by a third of the way.
         distance = torch.linalg.vector_norm(tensor - two[name]) / torch.linalg.vector_norm(tensor)
-        assert distance < 0.02, (name, distance)
+        assert distance < 2e-3, (name, distance)
     assert any(tensor.shape != untrained[name].shape for name, tensor in one.items() if name in untrained)
     # Only the first process tells how far it is, and the record says how many there were.
     first, _ = (line for line in log.splitlines() if '"stage":"load"' in line)
