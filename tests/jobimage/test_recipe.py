@@ -35,6 +35,21 @@ class Squeezed(nn.Module):
         return answers
 
 
+class Attended(nn.Module):
+    """Convolutions, or a recurrent layer, to whose places torch's attention is added once."""
+
+    def __init__(self, *, recurrent: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1))
+        self.steps = nn.LSTM(8, 32, batch_first=True) if recurrent else None
+        self.attention, self.head = nn.MultiheadAttention(32, 2, batch_first=True), nn.Linear(32, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rows = self.conv(images).flatten(2).transpose(1, 2) if self.steps is None else self.steps(images[:, 0])[0]
+        answers: torch.Tensor = self.head((rows + self.attention(rows, rows, rows)[0]).mean(1))
+        return answers
+
+
 @pytest.mark.parametrize(
     ("build", "signature", "family"),
     [
@@ -44,6 +59,8 @@ class Squeezed(nn.Module):
         (lambda: _First(made("ViT", "ForImageClassification", **VISION)), IMAGE, Family.ATTENTION),
         (lambda: Reader(packed=False), TEXT, Family.RECURRENT),
         (Flattened, single((1, 4, 4)), Family.CONVOLUTIONAL),
+        (Attended, single((1, 8, 8)), Family.CONVOLUTIONAL),
+        (lambda: Attended(recurrent=True), single((1, 8, 8)), Family.RECURRENT),
         (Squeezed, single((1, 8, 8)), Family.CONVOLUTIONAL),
         (plain_mlp, single((13,)), Family.DENSE),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -104,12 +106,47 @@ def told(recipe: Recipe, family: Family, settings: Schedule) -> dict[str, Any]:
 def family_of(module: nn.Module, signature: Signature) -> Family:
     """Return what the module computes for an example.
 
-    Attention: what a softmax answers weighs other activations. Else recurrent layers, convolutions, in that order.
+    Attention: what a softmax answers weighs other activations, and layers of tokens have as many weights as recurrent
+    layers and convolutions over several places. Else recurrent layers, convolutions, in that order.
     """
     seen = _Seen()
-    with torch.no_grad(), seen:
+    with torch.no_grad(), seen, _rows_alone(module) as alone:
         module(*(one.to(_device_of(module)) for one in example_of(signature)))
-    return next((family for family in Family if family in seen.families), Family.DENSE)
+    if Family.ATTENTION in seen.families and not _is_mostly_others(module, alone):
+        return Family.ATTENTION
+    return next((one for one in Family if one in seen.families and one is not Family.ATTENTION), Family.DENSE)
+
+
+@contextmanager
+def _rows_alone(module: nn.Module) -> Iterator[set[nn.Module]]:
+    """Yield the linear layers that are given rows [batch, width], no tokens, as those of a classifier."""
+    found: set[nn.Module] = set()
+
+    def take_in(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if given and given[0].ndim < 3:
+            found.add(layer)
+
+    hooks = [one.register_forward_pre_hook(take_in) for one in module.modules() if isinstance(one, nn.Linear)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_mostly_others(module: nn.Module, alone: Collection[nn.Module]) -> bool:
+    """Tell whether recurrent layers and convolutions over several places have more weights than what may attend."""
+    others = attending = 0
+    for layer in module.modules():
+        count = sum(one.numel() for one in layer.parameters(recurse=False))
+        if isinstance(layer, nn.RNNBase):
+            others += count
+        elif isinstance(layer, nn.modules.conv._ConvNd):
+            # Over single places they are linear layers, of either family.
+            others += count if math.prod(layer.kernel_size) > 1 else 0
+        elif not isinstance(layer, KEPT) and layer not in alone:
+            attending += count
+    return others > attending
 
 
 def grouped(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
