@@ -137,3 +137,38 @@ def test_instance_norms_of_sequences_are_exported(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv1d(2, 4, 3), nn.InstanceNorm1d(4, track_running_stats=True), nn.Flatten()).eval()
     nn.init.normal_(module.get_buffer("1.running_mean"))
     export_onnx(module, single((2, 8)), tmp_path / "model.onnx")
+
+
+class Offset(nn.Module):
+    """Its answers are numbers near to 1,000, of which a part is of the batch, drawn, or nothing but their own."""
+
+    def __init__(self, part: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.head, self.part = nn.Linear(6, 2), part
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        answers: torch.Tensor = 1000 + self.head(rows) + self.part(rows)
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (lambda rows: rows.mean(0, keepdim=True)[:, :2], "depend on the batch"),
+        (lambda rows: torch.rand_like(rows[:, :2]), "drawn at random"),
+    ],
+)
+def test_a_constant_of_all_answers_hides_no_difference(part: Callable[[torch.Tensor], torch.Tensor], told: str) -> None:
+    """Differences were measured by the largest answer: of numbers near to 1,000 one of 1 was none."""
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match=told):
+        check_alone(Offset(part).eval(), single((6,)), FIELD)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0])
+def test_answers_near_to_a_constant_are_no_difference(scale: float) -> None:
+    torch.manual_seed(0)
+    module = Offset(lambda rows: 0 * rows[:, :2]).eval()
+    with torch.no_grad():
+        module.get_parameter("head.weight").mul_(scale)
+    check_alone(module, single((6,)), FIELD)
