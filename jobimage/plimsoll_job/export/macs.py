@@ -1,9 +1,9 @@
 """Multiply-accumulates of an ONNX graph, of one sample: those of each node that multiplies and sums, by its name.
 
-Convolutions count what their padding multiplies, as everywhere; a Mul counts where a ReduceSum sums its output, but
-squares, which are of norms. Normalisation, activations, pooling, interpolation and other work element by element count
-nothing, nor do products that code adds one by one. Operators that are not known here are never taken for nothing where
-they may multiply and sum: they make the whole unknown.
+Convolutions count what their padding multiplies, as everywhere. A Mul by weights counts where a ReduceSum sums what it
+makes; of other sums of products, such as weighted means and norms, nothing is counted, nor of normalisation,
+activations, pooling, interpolation and other work element by element. Operators that are unknown
+here, and may multiply and sum, are never taken for nothing: they make the whole unknown.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def count_graph(model: LeanModel, sample: Mapping[str, np.ndarray[Any, Any]]) ->
 
 
 def _summed_products(graph: onnx.GraphProto) -> set[str]:
-    """Return the outputs of Mul of which a ReduceSum sums numbers, laid out anew or not; squares are no products."""
+    """Return the outputs of Mul by weights of which a ReduceSum sums numbers, laid out anew or not."""
+    weights = {one.name for one in graph.initializer if math.prod(one.dims) > 1}
     made = {name: node for node in graph.node for name in node.output}
     found = set()
     for node in graph.node:
@@ -73,7 +74,7 @@ def _summed_products(graph: onnx.GraphProto) -> set[str]:
         before = made.get(node.input[0])
         while before is not None and _name(before) in LAYS_OUT:
             before = made.get(before.input[0])
-        if before is not None and _name(before) == "Mul" and before.input[0] != before.input[1]:
+        if before is not None and _name(before) == "Mul" and weights & set(before.input):
             found.add(before.output[0])
     return found
 
