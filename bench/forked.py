@@ -6,7 +6,6 @@ Importing them costs a process half of a minute on a busy core, and more than mo
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,6 @@ from bench.child import PACKAGES, Ended
 from plimsoll_job.telemetry import SWITCHES
 
 _KIB = 1 << 10
-_PR_SET_PDEATHSIG = 1
 
 
 class Forks:
@@ -68,10 +67,9 @@ class Forks:
 
 
 def _work(module: str, arguments: Sequence[str], output: Path, used: Path, memory_bytes: int) -> None:
-    # A group of its own, so that all it starts can be ended with it; and it ends with the server that forked it, which
-    # ends with who started that.
+    # A group of its own, so that all it starts can be ended with it.
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     with output.open("w") as told:
         for stream in (1, 2):
@@ -86,3 +84,11 @@ def _work(module: str, arguments: Sequence[str], output: Path, used: Path, memor
     seconds = sum(one.ru_utime + one.ru_stime for one in (own, others))
     used.write_text(f"{seconds} {max(own.ru_maxrss, others.ru_maxrss) * _KIB}")
     sys.exit(code)
+
+
+def _end_with_parent() -> None:
+    """End this process and all it started once who asked for it is gone; the server ends with the last of its forks."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from bench.breadth.__main__ import in_part, part
 from bench.breadth.outcome import Outcome
@@ -49,6 +53,34 @@ def test_a_forked_piece_ends_as_one_of_its_own_does_and_finds_the_libraries_load
     assert ended("crash").reason.startswith("SIGABRT")
     assert ended("eat").reason == "MemoryError"
     assert ended("hang", limit_seconds=1).reason.startswith("not done after")
+
+
+def test_a_forked_piece_ends_with_who_asked_for_it(tmp_path: Path) -> None:
+    program = tmp_path / "asks.py"
+    program.write_text(
+        "from bench.forked import Forks\n"
+        "if __name__ == '__main__':\n"
+        "    Forks([], {}).run('tests.bench.piece', ['hang'], limit_seconds=60, memory_bytes=1 << 30)\n"
+    )
+    asks = subprocess.Popen([sys.executable, program], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        wait_until(lambda: len(descendants(asks.pid)) >= 3, "the piece has begun")
+        begun = descendants(asks.pid)
+    finally:
+        asks.kill()
+        asks.wait()
+    wait_until(lambda: not any(one.is_running() for one in begun), "the piece and the server that forked it are gone")
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 50) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, f"not seen in {seconds:.0f} s: {what}"
+        time.sleep(0.1)
 
 
 def test_the_memory_of_a_child_is_its_own() -> None:
