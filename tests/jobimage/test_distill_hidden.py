@@ -28,7 +28,7 @@ def seeded(kind: type[nn.Module], seed: int) -> nn.Module:
 
 def pruned() -> Candidate:
     """The teacher's own model with fewer channels, everywhere."""
-    order = Prune.model_validate({"criterion": "Magnitude", "amount": "50%"})
+    order = Prune.model_validate({"criterion": "Magnitude", "amount": "55%"})
     return prune.apply(order, Candidate(seeded(Residual, 0)), bench_of(seeded(Residual, 0))).candidate
 
 

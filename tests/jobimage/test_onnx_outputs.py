@@ -66,7 +66,7 @@ def test_the_output_that_is_named_answers_maps_by_the_tensor_that_they_are_made_
     assert isinstance(source.module, GraphModule)
     graph = source.module.lean().proto.graph
     assert [value.name for value in graph.output] == ["probabilities"]
-    assert [node.op_type for node in graph.node] == ["Scaler", "LinearClassifier"]
+    assert [node.op_type for node in graph.node] == ["Sub", "Mul", "LinearClassifier"]
 
 
 def test_maps_that_are_the_only_output_need_no_name(tmp_path: Path) -> None:

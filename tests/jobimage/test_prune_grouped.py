@@ -73,7 +73,7 @@ def test_one_of_two_groups_may_go_and_then_a_plain_convolution_is_left() -> None
     once = cut(module, single((3, 8, 8)), [first])
     assert once.get_parameter("grouped.weight").shape == (4, 4, 3, 3)
     assert torch.equal(once.get_parameter("grouped.weight"), module.get_parameter("grouped.weight")[:4])
-    settings = Prune.model_validate({"criterion": "Magnitude", "amount": "30%"})
+    settings = Prune.model_validate({"criterion": "Magnitude", "amount": "40%"})
     again = prune.apply(settings, Candidate(once, (first,)), bench_of(module)).candidate
     assert again.module.get_parameter("grouped.weight").shape[1] < 4
     replayed = replay(built(Grouped), single((3, 8, 8)), again.changes)

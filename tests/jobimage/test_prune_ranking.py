@@ -115,3 +115,19 @@ def test_a_larger_amount_never_costs_less(seed: int) -> None:
     assert [one.share for one in found] == pytest.approx(amounts, abs=0.01)
     costs = [cost(one.cuts) for one in found]
     assert costs == sorted(costs)
+
+
+def test_cheap_blocks_do_not_stay_for_one_that_costs_more_than_what_comes_next() -> None:
+    scores = {
+        "cheap": np.concatenate([np.full(16, 1e-9), np.full(8, 100.0)]),
+        "wide": np.full(16, 1.0),
+        "next": np.full(11, 1.1),
+    }
+
+    def weighed(cuts: Sequence[Cut]) -> float:
+        weights = {"cheap": 0.00625, "wide": 0.01, "next": 0.01}
+        return math.fsum(len(one.channels) * weights[one.layer] for one in cuts)
+
+    selection = select_cuts(scores, 0.13, weighed)
+    assert selection.share == pytest.approx(0.13, abs=0.01)
+    assert {one.layer: len(one.channels) for one in selection.cuts} == {"cheap": 16, "next": 3}

@@ -16,6 +16,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, count_parameters
 from plimsoll_job.techniques import prune
 from plimsoll_job.techniques.prune import sensitivity
+from plimsoll_job.techniques.prune.ranking import CLOSE_ENOUGH
 from plimsoll_job.techniques.prune.sensitivity import SHARES, Scan, scan
 from plimsoll_job.techniques.shape import Applied, Candidate
 
@@ -33,7 +34,7 @@ def pruned(**value: Any) -> Applied:
     [
         ({"amount": "50%"}, 0.2),
         ({"amount": "70%"}, 0.05),
-        ({"amount": "50%", "criterion": "Activation"}, 0.2),
+        ({"amount": "70%", "criterion": "Activation"}, 0.2),
         ({"amount": "80%", **WANDA}, 0.1),
         ({"amount": "80%", "granularity": "Unstructured", "scope": "Layer"}, 0.1),
     ],
@@ -41,7 +42,7 @@ def pruned(**value: Any) -> Applied:
 )
 def test_more_answers_stay_than_by_the_scores_alone(order: dict[str, Any], points: float) -> None:
     plain, allocated = pruned(**order), pruned(**order, allocation="Sensitivity")
-    assert allocated.details["share"] == pytest.approx(plain.details["share"], abs=0.011)
+    assert allocated.details["share"] == pytest.approx(plain.details["share"], abs=2 * CLOSE_ENOUGH)
     assert accuracy(allocated.candidate.module) > accuracy(plain.candidate.module) + points
 
 
@@ -108,7 +109,9 @@ def test_a_layer_that_nothing_depends_on_gives_most() -> None:
     bench = bench_of(module, calibration=digits(0, 256))
     settings = Prune.model_validate({"criterion": "Magnitude", "amount": "6%", "allocation": "Sensitivity"})
     applied = prune.apply(settings, Candidate(module), bench)
-    assert {layer for layer, (before, after) in applied.details["channels"].items() if after < before} == {"body.11"}
+    shares = {layer: 1 - after / before for layer, (before, after) in applied.details["channels"].items()}
+    assert max(shares, key=lambda layer: shares[layer]) == "body.11"
+    assert sum(share > 0.05 for share in shares.values()) == 1
 
 
 def test_answers_that_overflow_are_no_number_that_spreads() -> None:

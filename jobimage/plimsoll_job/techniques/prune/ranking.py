@@ -15,6 +15,8 @@ from plimsoll_job.techniques.shape import Cut
 BLOCK_WIDTHS = (8, 4, 2, 1)
 #: A block width is good enough when the share taken away is this near to the amount.
 CLOSE_ENOUGH = 0.01
+#: What goes in wide blocks may matter so many times as much as what would go in narrow ones.
+DEARER = 1.5
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,46 @@ def select_cuts(
     """Return the cuts of the lowest-ranked blocks whose share of the parameters is nearest to the amount.
 
     `share_of` tells the share that cuts take away; it grows with every further block. Wide blocks are preferred, as
-    long as they come within CLOSE_ENOUGH of the amount without any that others rank before. No group is ever cut whole.
-    Of a group that `units` names those channels, [units, channels], go at once that it has in a row, and no others.
+    long as they come within CLOSE_ENOUGH of the amount in the order of their rank. Where the next one, such as a head,
+    is too much, the last ones of other groups may stay for it, or its group gives no more and others go on: the widest
+    blocks, narrower ones in order among them, whose scores sum up to at most DEARER times the least. No group is ever
+    cut whole. Of a group that `units` names those channels, [units, channels], go at once that it has in a row, and no
+    others.
     """
+
+    def score_of(selection: Selection) -> float:
+        return sum(float(scores[cut.layer][list(cut.channels)].sum()) for cut in selection.cuts)
+
+    ranked = {width: rank_blocks(scores, width, units or {}) for width in BLOCK_WIDTHS}
     found: list[Selection] = []
-    for passes_over in (False, True):
-        for width in BLOCK_WIDTHS:
-            blocks = rank_blocks(scores, width, units or {})
-            selection = _nearest(blocks, width, amount, share_of, passes_over=passes_over)
-            if abs(selection.share - amount) <= CLOSE_ENOUGH:
-                return selection
-            found.append(selection)
-    return min(reversed(found), key=lambda selection: abs(selection.share - amount))
+    near: list[Selection] = []
+    for width, blocks in ranked.items():
+        in_order, given_back = _in_order(blocks, width, amount, share_of)
+        ordered = [one for one in in_order if _is_near(one, amount)]
+        if ordered and not found:
+            return _nearest(ordered, amount)
+        found += [*in_order, *given_back]
+        near += [one for one in given_back if _is_near(one, amount)]
+        if ordered:
+            near.append(_nearest(ordered, amount))
+            break
+    for width, blocks in ranked.items():
+        found.append(_passing_over(blocks, width, amount, share_of))
+        if _is_near(found[-1], amount):
+            near.append(found[-1])
+            break
+    if not near:
+        return _nearest(found[::-1], amount)
+    limit = DEARER * min(map(score_of, near))
+    return max((one for one in near if score_of(one) <= limit), key=lambda one: (one.block_width, -score_of(one)))
+
+
+def _is_near(selection: Selection, amount: float) -> bool:
+    return abs(selection.share - amount) <= CLOSE_ENOUGH
+
+
+def _nearest(selections: Sequence[Selection], amount: float) -> Selection:
+    return min(selections, key=lambda selection: abs(selection.share - amount))
 
 
 def rank_blocks(
@@ -83,27 +113,30 @@ def rank_blocks(
     return sorted(blocks, key=lambda block: block.score)
 
 
-def _nearest(
-    blocks: Sequence[Block],
-    width: int,
-    amount: float,
-    share_of: Callable[[Sequence[Cut]], float],
-    *,
-    passes_over: bool,
-) -> Selection:
-    """Return the lowest-ranked blocks that come nearest to the amount.
+def _in_order(
+    blocks: Sequence[Block], width: int, amount: float, share_of: Callable[[Sequence[Cut]], float]
+) -> tuple[list[Selection], list[Selection]]:
+    """Return the lowest-ranked blocks up to the amount and with one more, and those with one more for others."""
+    largest_share = share_of(merge_blocks(blocks))
+    below, above, count = _around(blocks, amount, share_of)
+    kinds = ((below, above), _given_back(blocks[: count + 1], amount, share_of))
+    in_order, given_back = (
+        [Selection(cuts, share_of(cuts), largest_share, width) for cuts in several] for several in kinds
+    )
+    return in_order, given_back
 
-    Where the next one, such as a head, takes away too much at once, the last ones of other groups are given back for
-    it. If that `passes_over` it where neither is near enough, its group gives no more, and others go on.
-    """
+
+def _passing_over(
+    blocks: Sequence[Block], width: int, amount: float, share_of: Callable[[Sequence[Cut]], float]
+) -> Selection:
+    """Return the lowest-ranked blocks nearest to the amount, without further ones of groups whose next is too much."""
     largest_share = share_of(merge_blocks(blocks))
     found: list[Selection] = []
     while True:
         below, above, count = _around(blocks, amount, share_of)
-        for cuts in (below, above, *_given_back(blocks[: count + 1], amount, share_of)):
-            found.append(Selection(cuts, share_of(cuts), largest_share, width))
-        best = min(found, key=lambda selection: abs(selection.share - amount))
-        if abs(best.share - amount) <= CLOSE_ENOUGH or count == len(blocks) or not passes_over:
+        found += [Selection(cuts, share_of(cuts), largest_share, width) for cuts in (below, above)]
+        best = _nearest(found, amount)
+        if _is_near(best, amount) or count == len(blocks):
             return best
         blocks = [*blocks[:count], *(block for block in blocks[count:] if block.root != blocks[count].root)]
 
