@@ -130,4 +130,4 @@ def test_cheap_blocks_do_not_stay_for_one_that_costs_more_than_what_comes_next()
 
     selection = select_cuts(scores, 0.13, weighed)
     assert selection.share == pytest.approx(0.13, abs=0.01)
-    assert {one.layer: len(one.channels) for one in selection.cuts} == {"cheap": 16, "next": 3}
+    assert math.fsum(scores[one.layer][list(one.channels)].sum() for one in selection.cuts) < 4
