@@ -52,6 +52,13 @@ class FloatModel:
         kept = nodes_within(self.lean().proto.graph, self.modules, excluded) if excluded else frozenset()
         return replace(self, kept=kept)
 
+    def rewritten(self, changed: LeanModel) -> Self:
+        """Return the model with the changed one's graph and weights, written; its layers are the same nodes."""
+        scratch = Scratch()
+        changed.write_apart(scratch.path / FILE)
+        # A weight may have got a name of its own.
+        return replace(self, scratch=scratch, layers=find_layers(changed.proto, self.modules))
+
     @property
     def path(self) -> Path:
         """Where the graph lies, which names the file of the weights."""
