@@ -19,7 +19,15 @@ from bench.page import markdown_table, put_between_markers, shortened
 from plimsoll_api.gates import LatencyMeasurement
 from plimsoll_api.model import Fraction
 from plimsoll_api.plan import Plan
-from plimsoll_api.spec import AutoChoice
+from plimsoll_api.spec import (
+    AutoChoice,
+    BiasCorrection,
+    Equalization,
+    Quantize,
+    QuantizeScheme,
+    RangeMethod,
+    Rounding,
+)
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.compress import bench_of
 from plimsoll_job.load.plan import Loaded, load_plan
@@ -29,7 +37,7 @@ from plimsoll_job.progress import Reporter
 from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.auto import Row, measure
 from plimsoll_job.techniques.quantize.float_model import float_model_of
-from plimsoll_job.techniques.quantize.quantized import Start
+from plimsoll_job.techniques.quantize.start import Start
 from plimsoll_job.techniques.shape import Candidate
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -38,7 +46,16 @@ BATCH_SIZES = [1, 32]
 #: Float32 products are in TF32 there, as ONNX Runtime has them by default.
 HEAD = ("format", "computes in", "bytes", "error", *(f"p50, batch {size}" for size in BATCH_SIZES), "Auto says")
 #: Nothing is refused for its error: weights are random, and the error of int8 is what it is.
-SETTINGS = AutoChoice(max_error=Fraction("100%"), latency=LatencyMeasurement(batch_sizes=BATCH_SIZES, rounds=20))
+LIMITS = AutoChoice(max_error=Fraction("100%"), latency=LatencyMeasurement(batch_sizes=BATCH_SIZES, rounds=20))
+#: Times are what is asked for: how integers are found is left at the defaults.
+SETTINGS = Quantize(
+    scheme=QuantizeScheme.AUTO,
+    auto=LIMITS,
+    ranges=RangeMethod.MIN_MAX,
+    rounding=Rounding.NEAREST,
+    equalization=Equalization.NONE,
+    bias=BiasCorrection.KEEP,
+)
 BERT_BASE = {
     "vocab_size": 8_192, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3_072, "max_position_embeddings": TOKENS, "pad_token_id": 0,
@@ -64,7 +81,7 @@ def measured(name: str) -> tuple[int, list[Row]]:
         plan, loaded = laid_out(name, Path(directory), reporter)
         start = Start.of(float_model_of(Candidate(loaded.source.module), loaded.signature), loaded.calibration)
         bench = bench_of(plan, 0, loaded, Checkpoints(Path(directory) / "checkpoints"), reporter)
-        return start.size_bytes, measure(start, None, SETTINGS, bench)
+        return start.size_bytes, measure(start, SETTINGS, bench)
 
 
 def laid_out(name: str, folder: Path, reporter: Reporter) -> tuple[Plan, Loaded]:

@@ -74,7 +74,7 @@ REQUIREMENTS = (
         holds=lambda spec: not any(map(_needs_calibration, spec.steps)) or spec.data.calibration is not None,
         message="is required by prune with criterion Activation, Redundancy or Taylor or with allocation Sensitivity, "
         "by factorize with method ActivationSvd and by quantize with scheme Int8Static, Int8QAT or Auto, or with "
-        "exclude.maxError",
+        "exclude.maxError, rounding Gptq, equalization SmoothQuant or bias Correct",
         field="data.calibration",
         reason="FieldValueRequired",
     ),

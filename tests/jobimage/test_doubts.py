@@ -13,7 +13,7 @@ from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.doubts import chance_agreement, in_another_order
 from plimsoll_job.evaluate.yardsticks import YARDSTICKS
 from plimsoll_job.techniques.distill.teacher import Teacher
-from plimsoll_job.techniques.quantize.quantized import check_finite
+from plimsoll_job.techniques.quantize.start import check_finite
 
 NAN, INF = np.nan, np.inf
 

@@ -34,26 +34,29 @@ def test_what_ran_beside_counts_with_what_was_held_meanwhile() -> None:
 
 
 CALIBRATION = """
+import sys
 import numpy as np, torch
 from torch import nn
+from plimsoll_api.spec import RangeMethod
 from plimsoll_job.load.data import Samples
 from plimsoll_job.load.inputs import single
 from plimsoll_job.memory import peak_memory_bytes
 from plimsoll_job.techniques.quantize.float_model import float_model_of
-from plimsoll_job.techniques.quantize.int8_static import observe_ranges
+from plimsoll_job.techniques.quantize.ranges import observe_ranges
 from plimsoll_job.techniques.shape import Candidate
 
 layers = [nn.Conv2d(3, 8, 1), *(one for _ in range(30) for one in (nn.ReLU(), nn.Conv2d(8, 8, 1)))]
 samples = Samples({"inputs": np.ones((20, 3, 256, 256), np.float32)}, None, "")
 model = float_model_of(Candidate(nn.Sequential(*layers)), single((3, 256, 256)))
 before = peak_memory_bytes()
-observe_ranges(model, samples)
+observe_ranges(model, samples, RangeMethod(sys.argv[1]))
 print((peak_memory_bytes() - before) / (samples.batch_size * 8 * 256 * 256 * 4))
 """
 
 
 @pytest.mark.slow
-def test_calibration_holds_a_few_activations_at_a_time() -> None:
-    ended = subprocess.run([sys.executable, "-c", CALIBRATION], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("method", ["MinMax", "Percentile"])
+def test_calibration_holds_a_few_activations_at_a_time(method: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", CALIBRATION, method], capture_output=True, text=True, check=True)
     # Of 61: a node's input and output, and what the allocator has not given back yet.
     assert float(ended.stdout.splitlines()[-1]) < 10

@@ -28,8 +28,8 @@ from plimsoll_job.techniques.padding import Padding, find_padding
 from plimsoll_job.techniques.prune.sensitivity import scan
 from plimsoll_job.techniques.quantize.fidelity import counted
 from plimsoll_job.techniques.quantize.float_model import float_model_of
-from plimsoll_job.techniques.quantize.int8_static import activations, observe_ranges, read_ranges
 from plimsoll_job.techniques.quantize.padding import find_padding_in_graph
+from plimsoll_job.techniques.quantize.ranges import activations, observe_ranges, read_ranges
 from plimsoll_job.techniques.shape import Applied, Candidate, Split
 
 BATCH_FIRST = Layout(((Over.SAMPLES,), (Over.TOKENS,), ()))

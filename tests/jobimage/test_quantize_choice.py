@@ -23,13 +23,15 @@ from plimsoll_job.techniques.quantize.auto import Row, measure, objection, small
 from plimsoll_job.techniques.quantize.fidelity import Fidelity, compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.layers import Layer
-from plimsoll_job.techniques.quantize.quantized import Start
 from plimsoll_job.techniques.quantize.schemes import SCHEMES
 from plimsoll_job.techniques.quantize.sensitivity import choose_layers
+from plimsoll_job.techniques.quantize.start import Start
 from plimsoll_job.techniques.shape import Applied, Candidate
 from plimsoll_job.zoo import digits_cnn
 
 LAYERS = tuple(Layer(name, name, "Gemm", f"{name}.weight") for name in "abcde")
+#: What leaves Auto nothing to choose but the scheme.
+DEFAULTS = {"ranges": "MinMax", "rounding": "Nearest", "equalization": "None", "bias": "Keep"}
 QUICK = {"latency": {"batchSizes": [1], "rounds": 8, "processes": 2}}
 
 
@@ -152,7 +154,7 @@ def test_the_smallest_of_the_rows_without_objection_is_taken() -> None:
 
 def test_auto_takes_what_its_table_says_and_shows_it() -> None:
     torch.manual_seed(0)
-    record = applied(digits_cnn(), "Auto", auto={**QUICK, "maxLatencyRatio": 100})
+    record = applied(digits_cnn(), "Auto", auto={**QUICK, "maxLatencyRatio": 100}, **DEFAULTS)
     assert not any(one["verdict"].startswith("it is slower") for one in record.details["table"])
     table = {one["scheme"]: one for one in record.details["table"]}
     assert list(table) == [str(scheme) for scheme in QuantizeScheme if scheme != QuantizeScheme.AUTO]
@@ -169,19 +171,20 @@ def test_auto_keeps_the_graph_of_the_smallest_alone() -> None:
     module = digits_cnn().eval()
     bench = bench_of(module, calibration=samples_of((1, 8, 8), 64))
     start = Start.of(float_model_of(Candidate(module), bench.signature), bench.calibration)
-    rows = measure(start, None, AutoChoice.model_validate({**QUICK, "maxLatencyRatio": 100}), bench)
+    settings = Quantize.model_validate({"scheme": "Auto", "auto": {**QUICK, "maxLatencyRatio": 100}, **DEFAULTS})
+    rows = measure(start, settings, bench)
     assert [row.scheme for row in rows if row.quantized is not None] == [QuantizeScheme.INT8_STATIC]
 
 
 def test_auto_refuses_to_hand_the_given_model_on_unchanged() -> None:
     with pytest.raises(UserError, match=r"no number format pays on this machine: Float16: ") as error:
-        applied(digits_cnn(), "Auto", auto={**QUICK, "maxLatencyRatio": "0.001"})
+        applied(digits_cnn(), "Auto", auto={**QUICK, "maxLatencyRatio": "0.001"}, **DEFAULTS)
     assert error.value.reason == "NothingPays"
 
 
 def test_a_pruned_model_for_which_nothing_pays_stays_float_and_is_published(claims: Claims) -> None:
     prune = {"prune": {"criterion": "Magnitude", "amount": "30%"}}
-    auto = {"quantize": {"scheme": "Auto", "auto": {**QUICK, "maxLatencyRatio": "0.001"}}}
+    auto = {"quantize": {"scheme": "Auto", "auto": {**QUICK, "maxLatencyRatio": "0.001"}, **DEFAULTS}}
     summary = flow.compress(claims.plan([prune, auto]), Store(claims=claims.directory), Reporter(emit=lambda _: None))
     torch.set_num_threads(1)
     record = published(claims, summary.candidate)["lineage"]["steps"][1]
@@ -197,8 +200,9 @@ def rows_of(limit: str, monkeypatch: pytest.MonkeyPatch, *, vnni: bool) -> list[
     module, samples = digits_cnn().eval(), samples_of((1, 8, 8), 16)
     bench = bench_of(module, calibration=samples)
     start = Start.of(float_model_of(Candidate(module), bench.signature), samples)
-    settings = AutoChoice.model_validate({"maxError": limit, "maxLatencyRatio": "100", **QUICK})
-    return [(row.against, row.weight_bits) for row in measure(start, None, settings, bench)]
+    limits = {"maxError": limit, "maxLatencyRatio": "100", **QUICK}
+    settings = Quantize.model_validate({"scheme": "Auto", "auto": limits, **DEFAULTS})
+    return [(row.against, row.weight_bits) for row in measure(start, settings, bench)]
 
 
 def test_auto_tries_all_bits_of_weights_where_seven_break_a_limit_and_the_processor_has_vnni(

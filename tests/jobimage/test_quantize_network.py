@@ -15,8 +15,9 @@ from torch import nn
 
 from plimsoll_job.techniques.quantize.fidelity import compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
-from plimsoll_job.techniques.quantize.int8_static import observe_ranges, read_ranges, to_int8_static
+from plimsoll_job.techniques.quantize.int8_static import to_int8_static
 from plimsoll_job.techniques.quantize.network import Network
+from plimsoll_job.techniques.quantize.ranges import observe_ranges, read_ranges
 from plimsoll_job.techniques.quantize.rounding import WEIGHTS_REACH, grid_of, round_activation, round_weight
 from plimsoll_job.techniques.shape import Candidate
 from plimsoll_job.zoo import wine_mlp

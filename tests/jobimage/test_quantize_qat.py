@@ -18,7 +18,7 @@ from tests.jobimage.test_quantize import Build, graph_of, setting
 from tests.jobimage.texts import TEXT, sentences
 from torch import nn
 
-from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme, Task
+from plimsoll_api.spec import Quantize, QuantizeScheme, Task
 from plimsoll_job.checkpoints import Checkpoints
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.data import Samples
@@ -29,8 +29,8 @@ from plimsoll_job.techniques.distill.training import Training
 from plimsoll_job.techniques.quantize import auto, int8_qat
 from plimsoll_job.techniques.quantize.fidelity import compare
 from plimsoll_job.techniques.quantize.float_model import float_model_of
-from plimsoll_job.techniques.quantize.quantized import Start
 from plimsoll_job.techniques.quantize.schemes import SCHEMES
+from plimsoll_job.techniques.quantize.start import Start
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 from plimsoll_job.zoo import wine_mlp
 
@@ -305,7 +305,7 @@ def test_auto_does_not_train(monkeypatch: pytest.MonkeyPatch) -> None:
     module, samples, bench = setting(wine_mlp)
     monkeypatch.setattr(auto, "SCHEMES", {QuantizeScheme.INT8_QAT: SCHEMES[QuantizeScheme.INT8_QAT]})
     start = Start.of(float_model_of(Candidate(module), bench.signature), samples)
-    (row,) = auto.measure(start, None, AutoChoice(), bench)
+    (row,) = auto.measure(start, Quantize.model_validate({"scheme": "Auto"}), bench)
     assert row.against == "it is trained, and Auto trains nothing"
 
 

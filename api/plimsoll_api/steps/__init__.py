@@ -22,11 +22,15 @@ from plimsoll_api.steps.prune import (
 from plimsoll_api.steps.quantize import (
     CEL_NEEDS_CALIBRATION,
     AutoChoice,
+    BiasCorrection,
     Compute,
+    Equalization,
     Exclusion,
     Quantize,
     QuantizeScheme,
     QuantizeTraining,
+    RangeMethod,
+    Rounding,
 )
 from plimsoll_api.steps.training import Precision
 
@@ -38,9 +42,11 @@ __all__ = [
     "AmountOf",
     "AutoChoice",
     "BatchNorm",
+    "BiasCorrection",
     "Compute",
     "Distill",
     "DistillLoss",
+    "Equalization",
     "Exclusion",
     "Factorize",
     "FactorizeMethod",
@@ -54,7 +60,9 @@ __all__ = [
     "Quantize",
     "QuantizeScheme",
     "QuantizeTraining",
+    "RangeMethod",
     "Recovery",
+    "Rounding",
     "Scope",
     "Step",
 ]

@@ -47,6 +47,36 @@ class Compute(StrEnum):
     FLOAT16 = "Float16"
 
 
+class RangeMethod(StrEnum):
+    """Where the range of an activation ends that calibration data shows."""
+
+    MIN_MAX = "MinMax"
+    PERCENTILE = "Percentile"
+    MSE = "Mse"
+    ENTROPY = "Entropy"
+
+
+class Rounding(StrEnum):
+    """How weights are rounded to their integers."""
+
+    NEAREST = "Nearest"
+    GPTQ = "Gptq"
+
+
+class Equalization(StrEnum):
+    """Whether the ranges of channels are made alike before they share a scale."""
+
+    NONE = "None"
+    SMOOTH_QUANT = "SmoothQuant"
+
+
+class BiasCorrection(StrEnum):
+    """What becomes of the mean error that rounded weights leave in a layer's answers."""
+
+    KEEP = "Keep"
+    CORRECT = "Correct"
+
+
 #: The schemes whose weights meet activations of 8 bits, in products of integers.
 INT8 = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_DYNAMIC, QuantizeScheme.INT8_QAT})
 #: Bits of such weights: sums of their products with 8 bits are exact on every processor, or with VNNI only.
@@ -72,7 +102,7 @@ class Exclusion(Model):
         default=[],
         max_length=256,
         description="Modules by their names in the model; a name stands for all within the module: its layers, and "
-        "with Int8Static and Int8QAT also what lies between them, such as sums, norms and pools.",
+        "where they compute in int8 or float16 also what lies between them, such as sums, norms and pools.",
         json_schema_extra=list_of("set"),
     )
     max_error: Error | None = Field(
@@ -114,6 +144,14 @@ class QuantizeTraining(Schedule):
     )
 
 
+#: The schemes that round activations to ranges which calibration data shows.
+RANGED = frozenset({QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_QAT, QuantizeScheme.AUTO})
+#: The schemes that round weights of products to integers and do not train them.
+ROUNDED = frozenset({
+    QuantizeScheme.INT8_STATIC, QuantizeScheme.INT8_DYNAMIC, QuantizeScheme.INT4_WEIGHT_ONLY, QuantizeScheme.AUTO
+})  # fmt: skip
+
+
 def _only_with(field: str, *schemes: QuantizeScheme) -> Rule:
     listed, told = ", ".join(f"'{scheme}'" for scheme in schemes), " or ".join(schemes)
     return Rule(
@@ -133,6 +171,10 @@ class Quantize(Model):
         _only_with("training", QuantizeScheme.INT8_QAT),
         _only_with("compute", QuantizeScheme.FLOAT16),
         _only_with("weight_bits", *sorted(INT8), QuantizeScheme.AUTO),
+        _only_with("ranges", *sorted(RANGED)),
+        _only_with("rounding", *sorted(ROUNDED)),
+        _only_with("equalization", *sorted(ROUNDED)),
+        _only_with("bias", *sorted(ROUNDED)),
     )
 
     scheme: QuantizeScheme = Field(
@@ -157,6 +199,27 @@ class Quantize(Model):
         "artifact's manifest then says requires: [Vnni]; refused where the compress pod's processor lacks it. Auto "
         "measures 8 where 7 breaks a limit and the processor has VNNI; given, these only.",
     )
+    ranges: RangeMethod | None = Field(
+        default=None,
+        description="Of Int8Static, Int8QAT and Auto: where an activation's range ends. MinMax, the default: at its "
+        "least and largest value. Percentile: where 99.99% of its values lie within. Mse: where the mean squared error "
+        "of rounding is least. Entropy: where the rounded distribution is nearest. Auto measures all.",
+    )
+    rounding: Rounding | None = Field(
+        default=None,
+        description="Of Int8Static, Int8Dynamic, Int4WeightOnly and Auto: Nearest, the default, or Gptq, which rounds "
+        "weights so that what layers answer to data.calibration changes least. Auto measures both.",
+    )
+    equalization: Equalization | None = Field(
+        default=None,
+        description="Of the same: None, the default, or SmoothQuant, which moves the size of large channels from "
+        "activations to weights where the layer before can take it, by data.calibration. Auto measures both.",
+    )
+    bias: BiasCorrection | None = Field(
+        default=None,
+        description="Of the same: Keep, the default, or Correct, which takes the mean error that rounded weights leave "
+        "on data.calibration back in the biases. Auto measures both.",
+    )
     exclude: Exclusion | None = Field(default=None, description="The layers that stay float.")
     auto: AutoChoice | None = Field(default=None, description="What scheme Auto demands; its defaults when unset.")
 
@@ -167,12 +230,21 @@ class Quantize(Model):
     @property
     def needs_calibration(self) -> bool:
         """Whether the step reads data.calibration."""
-        return self.scheme in NEED_CALIBRATION or (self.exclude is not None and self.exclude.max_error is not None)
+        return (
+            self.scheme in NEED_CALIBRATION
+            or (self.exclude is not None and self.exclude.max_error is not None)
+            or self.rounding is Rounding.GPTQ
+            or self.equalization is Equalization.SMOOTH_QUANT
+            or self.bias is BiasCorrection.CORRECT
+        )
 
 
 _CEL_SCHEMES = ", ".join(f"'{scheme}'" for scheme in sorted(NEED_CALIBRATION))
 #: CEL that is true for a step `s` that quantizes with calibration data.
 CEL_NEEDS_CALIBRATION = (
     f"has(s.quantize) && (s.quantize.scheme in [{_CEL_SCHEMES}] || "
-    "(has(s.quantize.exclude) && has(s.quantize.exclude.maxError)))"
+    "(has(s.quantize.exclude) && has(s.quantize.exclude.maxError)) || "
+    f"(has(s.quantize.rounding) && s.quantize.rounding == '{Rounding.GPTQ}') || "
+    f"(has(s.quantize.equalization) && s.quantize.equalization == '{Equalization.SMOOTH_QUANT}') || "
+    f"(has(s.quantize.bias) && s.quantize.bias == '{BiasCorrection.CORRECT}'))"
 )

@@ -7,13 +7,15 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from plimsoll_api.artifact import Leftover
-from plimsoll_api.spec import AutoChoice, Quantize, QuantizeScheme
+from plimsoll_api.spec import Quantize, QuantizeScheme
 from plimsoll_job.errors import UserError
 from plimsoll_job.techniques.quantize.auto import measure, smallest
+from plimsoll_job.techniques.quantize.fit.method import Method
 from plimsoll_job.techniques.quantize.float_model import float_model_of
 from plimsoll_job.techniques.quantize.int8_qat import learn
-from plimsoll_job.techniques.quantize.quantized import Quantized, Start, able_layers, quantize
+from plimsoll_job.techniques.quantize.quantized import Quantized, able_layers, quantize
 from plimsoll_job.techniques.quantize.schemes import scheme_of
+from plimsoll_job.techniques.quantize.start import Start
 from plimsoll_job.techniques.shape import Applied, Bench, Candidate
 
 CHOSEN_BY_TIME = (
@@ -54,6 +56,7 @@ def apply(settings: Quantize, candidate: Candidate, bench: Bench) -> Applied:
         bench.spec_field,
         compute=settings.compute,
         weight_bits=settings.weight_bits,
+        method=Method.of(settings, settings.scheme),
     )
     bench.reporter.report("quantize", 1, f"{start.size_bytes} bytes became {quantized.graph.size_bytes}")
     return _applied(candidate, quantized, start)
@@ -63,7 +66,12 @@ def _trained(settings: Quantize, start: Start, candidate: Candidate, bench: Benc
     able, _ = able_layers(settings.scheme, start.model, settings.exclude, bench.spec_field)
     learned = learn(settings, start, able, candidate, bench)
     quantized = quantize(
-        learned.scheme, learned.start, settings.exclude, bench.spec_field, weight_bits=settings.weight_bits
+        learned.scheme,
+        learned.start,
+        settings.exclude,
+        bench.spec_field,
+        weight_bits=settings.weight_bits,
+        method=Method.of(settings, settings.scheme),
     )
     applied = _applied(candidate, quantized, start)
     return replace(
@@ -89,13 +97,16 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
 
     UserError when there is nothing to hand on then: no step before this one changed the model.
     """
-    rows = measure(start, settings.exclude, settings.auto or AutoChoice(), bench, settings.weight_bits)
+    rows = measure(start, settings, bench)
+    told = tuple(dict.fromkeys(note for row in rows for note in row.choice.notes))
     table = [row.to_details() for row in rows]
     chosen = smallest(rows)
     bench.reporter.report("quantize", 1, f"Auto chose {chosen.scheme if chosen else 'to stay float'}")
     if chosen is not None and chosen.quantized is not None:
         applied = _applied(candidate, chosen.quantized, start)
-        return replace(applied, details={**applied.details, "table": table}, notes=(*applied.notes, CHOSEN_BY_TIME))
+        return replace(
+            applied, details={**applied.details, "table": table}, notes=(*applied.notes, *told, CHOSEN_BY_TIME)
+        )
     reasons = "; ".join(f"{row.scheme}: {row.against}" for row in rows)
     if bench.steps_before == 0:
         raise UserError(f"{bench.spec_field}: no number format pays on this machine: {reasons}", reason="NothingPays")
@@ -103,7 +114,7 @@ def _choose(settings: Quantize, start: Start, candidate: Candidate, bench: Bench
     return Applied(
         candidate=candidate,
         details={"scheme": "Float32", "floatBytes": start.size_bytes, "bytes": start.size_bytes, "table": table},
-        notes=(why, CHOSEN_BY_TIME),
+        notes=(why, *told, CHOSEN_BY_TIME),
         left=(Leftover(layer="the model", kind="model", share=1, reason=why),),
         may_stay=True,
     )

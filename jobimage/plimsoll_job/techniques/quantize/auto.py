@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from plimsoll_api.report import RatioInterval
-from plimsoll_api.spec import AutoChoice, Compute, Exclusion, Metric, QuantizeScheme
+from plimsoll_api.spec import AutoChoice, Compute, Metric, Quantize, QuantizeScheme
 from plimsoll_api.steps.quantize import FULL_WEIGHT_BITS, INT8, SAFE_WEIGHT_BITS
 from plimsoll_job.errors import UserError
 from plimsoll_job.evaluate.latency import ratio_intervals
@@ -17,8 +18,10 @@ from plimsoll_job.evaluate.timed import Graph
 from plimsoll_job.load.data import Samples
 from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.fidelity import Fidelity
-from plimsoll_job.techniques.quantize.quantized import Quantized, Start, quantize
+from plimsoll_job.techniques.quantize.fit.search import Choice, choose_method
+from plimsoll_job.techniques.quantize.quantized import Quantized, quantize
 from plimsoll_job.techniques.quantize.schemes import SCHEMES, Scheme, scheme_of
+from plimsoll_job.techniques.quantize.start import Start
 from plimsoll_job.techniques.shape import Bench
 
 #: An interval that reaches down to 1 and ends below this is that of a format as fast as float, in a noisy place.
@@ -37,6 +40,8 @@ class Row:
     against: str = ""
     quantized: Quantized | None = None
     weight_bits: int | None = None
+    #: What its method was chosen from, where that was for this row.
+    choice: Choice = field(default_factory=Choice)
     #: Whether its answers were too far from the float model's.
     too_far: bool = False
 
@@ -50,29 +55,43 @@ class Row:
                 for one in self.latency
             ]
         bits = {} if self.weight_bits is None else {"weightBits": self.weight_bits}
-        return {"scheme": str(self.scheme), **bits, **figures, "verdict": self.against or "within the limits"}
+        tries = self.choice.to_details(self.scheme)
+        return {"scheme": str(self.scheme), **bits, **tries, **figures, "verdict": self.against or "within the limits"}
 
 
-def measure(
-    start: Start, exclude: Exclusion | None, settings: AutoChoice, bench: Bench, weight_bits: int | None = None
-) -> list[Row]:
+def measure(start: Start, settings: Quantize, bench: Bench) -> list[Row]:
     """Return one row a scheme, and another with all bits of its weights where it broke a limit without.
 
-    The graph is kept of the smallest within the limits only, for the sake of memory.
+    Schemes of integers are measured by the method that they do best with, found once. The graph is kept of the smallest
+    within the limits only, for the sake of memory.
     """
     rows: list[Row] = []
-    tries = [(name, bits) for name in SCHEMES for bits in _weight_bits(name, weight_bits)]
+    choices: dict[QuantizeScheme, Choice] = {}
+    tries = [(name, bits) for name in SCHEMES for bits in _weight_bits(name, settings.weight_bits)]
+    limits = settings.auto or AutoChoice()
     for number, (name, bits) in enumerate(tries):
         if rows and rows[-1].scheme == name and not rows[-1].too_far:
             continue
-        bench.reporter.report("quantize", 0.1 + 0.8 * number / len(tries), f"measures {name}")
+        report = partial(_report, bench, 0.1 + 0.8 * number / len(tries), f"measures {name}")
+        report()
         row = Row(name, weight_bits=bits)
         against = _why_not_tried(scheme_of(name, weight_bits=bits))
         if against is not None:
             rows.append(replace(row, against=against))
             continue
         try:
-            quantized = quantize(name, start, exclude, bench.spec_field, compute=_compute(name), weight_bits=bits)
+            if name not in choices:
+                choices[name] = choose_method(name, start, settings, bench, weight_bits=bits, report=report)
+                row = replace(row, choice=choices[name])
+            quantized = quantize(
+                name,
+                start,
+                settings.exclude,
+                bench.spec_field,
+                compute=_compute(name),
+                weight_bits=bits,
+                method=choices[name].method,
+            )
         except UserError as error:
             against = error.message.removeprefix(f"{bench.spec_field}: ")
             rows.append(replace(row, against=against, too_far=error.reason == "NotQuantizable"))
@@ -82,14 +101,18 @@ def measure(
             computes=quantized.details["computes"],
             size_bytes=quantized.graph.size_bytes,
             fidelity=quantized.fidelity,
-            latency=_time(start, quantized, settings),
+            latency=_time(start, quantized, limits),
             quantized=quantized,
         )
-        too_far = bool(_distance(row, settings))
-        rows.append(replace(row, against=objection(row, settings), too_far=too_far))
+        too_far = bool(_distance(row, limits))
+        rows.append(replace(row, against=objection(row, limits), too_far=too_far))
         best = smallest(rows)
         rows = [one if one is best else replace(one, quantized=None) for one in rows]
     return rows
+
+
+def _report(bench: Bench, fraction: float, doing: str, by: str = "") -> None:
+    bench.reporter.report("quantize", fraction, f"{doing}: {by}" if by else doing)
 
 
 def _weight_bits(name: QuantizeScheme, given: int | None) -> tuple[int | None, ...]:

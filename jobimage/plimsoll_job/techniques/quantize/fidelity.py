@@ -13,6 +13,8 @@ from plimsoll_job.load.data import Samples
 from plimsoll_job.techniques.record import six_digits
 
 Answers = NDArray[np.float64]
+#: The mean square of the difference of each sample's answers; their mean is that of all answers.
+Squares = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,19 @@ def compare(expected: Answers, given: Answers) -> Fidelity:
     error = float(distance / spread(expected))
     changed = (given.argmax(axis=-1) != expected.argmax(axis=-1)).mean()
     return Fidelity(error if np.isfinite(error) else float("inf"), float(changed))
+
+
+def squares_by_sample(expected: Answers, given: Answers, samples: Samples) -> Squares:
+    """Return how far the answers to each sample are from those expected; one of more tokens counts for more."""
+    rows: Squares = ((given - expected) ** 2).reshape(len(expected), -1).mean(axis=1)
+    if len(rows) == len(samples) or samples.mask is None:
+        return rows
+    counts = samples.mask.sum(axis=1)
+    owners = np.repeat(np.arange(len(samples)), counts)
+    sums: Squares = np.bincount(owners, rows, len(samples)).astype(np.float64) * (len(samples) / len(rows))
+    return sums
+
+
+def error_of(squares: Squares, expected: Answers) -> float:
+    """Return the error that Fidelity tells."""
+    return float(np.sqrt(squares.mean()) / spread(expected))

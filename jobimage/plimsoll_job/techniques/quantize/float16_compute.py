@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -20,14 +20,20 @@ LARGEST = 65504.0
 
 
 def to_float16_compute(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> LeanModel:
-    """Return the model that computes in float16 and has its weights in it; layers beyond 65504 stay float."""
+    """Return the model that computes in float16 and has its weights in it; layers beyond 65504 stay float.
+
+    So do all nodes that are kept.
+    """
     changed = model.lean()
-    compute_in_float16(changed, model.layers, layers)
+    compute_in_float16(changed, model, layers)
     return changed
 
 
-def compute_in_float16(model: LeanModel, all_layers: Iterable[Layer], layers: Collection[Layer]) -> None:
-    """Have the model compute in float16, but for the layers that are not among `layers` or whose weights do not fit."""
+def compute_in_float16(model: LeanModel, floats: FloatModel, layers: Collection[Layer]) -> None:
+    """Have the model compute in float16, but for the layers that are not among `layers` or whose weights do not fit.
+
+    It is that of `floats`, what that keeps stays float too.
+    """
     # It imports what exports language models: half a second, which no other scheme should pay.
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415
 
@@ -45,7 +51,7 @@ def compute_in_float16(model: LeanModel, all_layers: Iterable[Layer], layers: Co
         model.proto,
         keep_io_types=True,
         disable_shape_infer=True,
-        node_block_list=[layer.node for layer in all_layers if layer.node not in taken],
+        node_block_list=sorted(floats.kept | {layer.node for layer in floats.layers if layer.node not in taken}),
     )
     for name, (constant, shape, numbers) in large.items():
         kind = constant.data_type

@@ -35,7 +35,7 @@ def to_float8(model: FloatModel, layers: Collection[Layer], _: bytes | None) -> 
     nodes = {node.name: node for node in graph.node}
     axes = {layer.weight: _output_axis(nodes[layer.node], len(constants[layer.weight].dims)) for layer in layers}
     sources = {name: changed.source(constants[name]) for name in axes}
-    compute_in_float16(changed, model.layers, layers)
+    compute_in_float16(changed, model, layers)
     restored = {}
     for name, axis in axes.items():
         constant, source = constants[name], sources[name]

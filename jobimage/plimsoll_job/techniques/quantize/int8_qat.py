@@ -6,7 +6,6 @@ that brings the answers no nearer to float, Int8Static's stays.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,19 +35,14 @@ from plimsoll_job.techniques.distill.terms import Knowledge, Term
 from plimsoll_job.techniques.distill.training import Training, TrainingSet
 from plimsoll_job.techniques.observe import Batch, counted_answers
 from plimsoll_job.techniques.quantize.fidelity import Answers, answers, compare, counted, spread
+from plimsoll_job.techniques.quantize.fit.method import Method
 from plimsoll_job.techniques.quantize.float_model import FloatModel
-from plimsoll_job.techniques.quantize.int8_static import (
-    SIDES,
-    Ranges,
-    RangeTable,
-    observe_ranges,
-    read_ranges,
-    to_int8_static,
-)
+from plimsoll_job.techniques.quantize.int8_static import to_int8_static
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, Layer, input_ranges
 from plimsoll_job.techniques.quantize.network import Network, unknown_operators
-from plimsoll_job.techniques.quantize.quantized import THREADS, Start
+from plimsoll_job.techniques.quantize.ranges import Observed, write_ranges
 from plimsoll_job.techniques.quantize.rounding import WEIGHTS_REACH
+from plimsoll_job.techniques.quantize.start import THREADS, Start
 from plimsoll_job.techniques.shape import Bench, Candidate
 
 #: The float graph in torch may answer by so much otherwise than ONNX Runtime, of the largest answer.
@@ -100,12 +94,11 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
             reason="NotTrainable",
         )
     assert start.expected is not None  # noqa: S101 — there is calibration data
-    observed = observe_ranges(model, calibration)
-    quantized = to_int8_static(model, able, observed, weight_bits)
+    observed = Observed.of(model, calibration)
+    table = observed.ranges(Method.of(settings, QuantizeScheme.INT8_QAT).ranges)
+    quantized = to_int8_static(model, able, write_ranges(table), weight_bits)
     teacher = Network(floats)
-    student = Network(
-        quantized, _trained(floats, model.layers), read_ranges(observed), weights_reach=WEIGHTS_REACH[weight_bits]
-    )
+    student = Network(quantized, _trained(floats, model.layers), table, weights_reach=WEIGHTS_REACH[weight_bits])
     _check(teacher, start.expected, calibration, bench.spec_field)
     samples = bench.need_train()
     inputs = _tensors(student, samples.inputs)
@@ -130,7 +123,7 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
             ranks=bench.ranks,
         ).run(tell_epochs(bench.reporter, "quantize", training.epochs), bench.checkpoints)
     student.cpu()
-    ranges = _with_ranges(observed, student.learned_ranges())
+    ranges = write_ranges({**table, **student.learned_ranges()})
     learned = _with_weights(model, student.learned_weights())
     served = to_int8_static(learned, able, ranges, weight_bits)
     before, after, trained = (
@@ -153,9 +146,9 @@ def learn(settings: Quantize, start: Start, able: Sequence[Layer], candidate: Ca
         )
     return Learned(
         scheme=QuantizeScheme.INT8_STATIC if in_vain else QuantizeScheme.INT8_QAT,
-        start=replace(start, ranges=observed)
+        start=replace(start, observed=observed)
         if in_vain
-        else replace(start, model=learned, ranges=ranges, calibrated=input_ranges(quantized, able)),
+        else replace(start, model=learned, observed=observed, ranges=ranges, calibrated=input_ranges(quantized, able)),
         details={
             "device": bench.ranks.device.type,
             "processes": bench.ranks.world,
@@ -225,13 +218,4 @@ def _with_weights(model: FloatModel, learned: Mapping[str, NDArray[np.float32]])
             floats.numbers[constant.name] = partial(np.asarray, learned[constant.name])
         elif constant.name in learned:
             constant.CopyFrom(numpy_helper.from_array(learned[constant.name], constant.name))
-    return replace(FloatModel.of(floats, model.layers, model.notes, model.modules), kept=model.kept)
-
-
-def _with_ranges(observed: Ranges, learned: RangeTable) -> Ranges:
-    """Return the ranges with those learned in their place."""
-    table = json.loads(observed)
-    for name, ends in learned.items():
-        for side, end in zip(SIDES, ends, strict=True):
-            table["data"][name][side]["data"] = [end]
-    return json.dumps(table).encode()
+    return model.rewritten(floats)

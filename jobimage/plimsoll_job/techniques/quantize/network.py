@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from plimsoll_api.steps.quantize import SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel, Numbers
-from plimsoll_job.techniques.quantize.int8_static import RangeTable
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS
 from plimsoll_job.techniques.quantize.operators import OPERATORS
+from plimsoll_job.techniques.quantize.ranges.min_max import RangeTable
 from plimsoll_job.techniques.quantize.rounding import (
     LEAST,
     WEIGHTS_REACH,

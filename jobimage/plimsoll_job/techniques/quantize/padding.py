@@ -28,7 +28,7 @@ def find_padding_in_graph(model: FloatModel, names: Sequence[str], samples: Samp
     probe = typical(samples)
     mask = probe.mask
     assert mask is not None  # noqa: S101 — of padded samples
-    shapes, fewer = _shapes(model, names, [probe, probe.take(slice(0, max(1, len(mask) - 1)))])
+    shapes, fewer = shapes_of(model, names, [probe, probe.take(slice(0, max(1, len(mask) - 1)))])
     # An axis may happen to be as long as there are samples; with fewer of them it is as long as before.
     candidates = {
         name: [
@@ -76,8 +76,8 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterator[onnx.NodeProto]) -> No
     graph.node.extend(copies)
 
 
-def _shapes(model: FloatModel, names: Collection[str], probes: Sequence[Samples]) -> list[dict[str, tuple[int, ...]]]:
-    """Return the shape of each value when each of the probes is answered."""
+def shapes_of(model: FloatModel, names: Collection[str], probes: Sequence[Samples]) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shape of each value of the graph when each of the probes is answered."""
     scratch = Scratch()
     watched = model.lean()
     graph = watched.proto.graph
@@ -100,7 +100,7 @@ def _exchange(graph: onnx.GraphProto, names: Mapping[str, Sequence[Layout]]) -> 
         if output.name in names:
             output.name = f"{output.name}_exchanged"
     replace_nodes(graph, after_each(graph, {name: _exchanged(name, seed) for seed, name in enumerate(names)}))
-    add_limits(graph)
+    graph.initializer.extend(limits())
     for name, layouts in names.items():
         add_mask(graph, f"{name}_counted", layouts[0])
 
@@ -110,10 +110,10 @@ def add_mask(graph: onnx.GraphProto, name: str, layout: Layout) -> None:
     graph.input.append(helper.make_tensor_value_info(name, TensorProto.BOOL, [None] * len(layout.axes)))
 
 
-def add_limits(graph: onnx.GraphProto) -> None:
-    """Add the numbers that `ends_of` reads where a value does not count."""
-    limits = (("largest_float", LARGEST), ("least_float", -LARGEST))
-    graph.initializer.extend(helper.make_tensor(name, TensorProto.FLOAT, [], [end]) for name, end in limits)
+def limits() -> list[onnx.TensorProto]:
+    """Return the numbers that `ends_of` reads where a value does not count."""
+    ends = (("largest_float", LARGEST), ("least_float", -LARGEST))
+    return [helper.make_tensor(name, TensorProto.FLOAT, [], [end]) for name, end in ends]
 
 
 def _exchanged(name: str, seed: int) -> list[onnx.NodeProto]:

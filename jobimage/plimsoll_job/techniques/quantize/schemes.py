@@ -10,7 +10,6 @@ from plimsoll_api.artifact import ProcessorFeature
 from plimsoll_api.spec import Compute, QuantizeScheme
 from plimsoll_api.steps.quantize import FULL_WEIGHT_BITS, INT8, SAFE_WEIGHT_BITS
 from plimsoll_job.export.lean import LeanModel
-from plimsoll_job.load.data import Samples
 from plimsoll_job.processor import lacking
 from plimsoll_job.sessions import serving_gpu
 from plimsoll_job.techniques.quantize.float8 import to_float8
@@ -19,7 +18,7 @@ from plimsoll_job.techniques.quantize.float_model import FloatModel
 from plimsoll_job.techniques.quantize.half import to_bfloat16, to_float16
 from plimsoll_job.techniques.quantize.int4 import to_int4
 from plimsoll_job.techniques.quantize.int8_dynamic import to_int8_dynamic
-from plimsoll_job.techniques.quantize.int8_static import observe_ranges, to_int8_static
+from plimsoll_job.techniques.quantize.int8_static import to_int8_static
 from plimsoll_job.techniques.quantize.layers import CONVOLUTIONS, LINEAR, RECURRENT, Layer
 from plimsoll_job.techniques.quantize.recurrent import compute_recurrent, store_recurrent
 
@@ -30,10 +29,10 @@ ALL = TRAINED | RECURRENT
 
 @dataclass(frozen=True)
 class Scheme:
-    """One number format: how a graph gets it, for layers of which operators, what processors compute in, what it needs.
+    """One number format: how a graph gets it, for layers of which operators, what processors compute in, and needs.
 
-    `quantize` takes the float model, the layers that are to change and what `observe` found on the calibration data,
-    and returns the changed model. `missing` tells why the scheme cannot work on this machine.
+    `quantize` takes the float model, the layers that are to change and the ranges of activations, where the scheme has
+    such, and returns the changed model. `missing` tells why the scheme cannot work on this machine.
     """
 
     quantize: Callable[..., LeanModel]
@@ -47,7 +46,6 @@ class Scheme:
     #: Whether layers of it are computed by the processor, also where there is a GPU.
     leaves_gpu: bool = False
     missing: Callable[[], str | None] = lambda: None
-    observe: Callable[[FloatModel, Samples], bytes | None] = lambda model, samples: None
     #: Whether it also changes what lies between layers.
     between: bool = False
     #: Whether the model is trained for it first.
@@ -103,7 +101,6 @@ _STATIC = Scheme(
     ALL,
     "int8",
     of_integers=True,
-    observe=observe_ranges,
     weight_bits=SAFE_WEIGHT_BITS,
     recurrent=store_recurrent,
     between=True,
@@ -130,10 +127,18 @@ SCHEMES: Mapping[QuantizeScheme, Scheme] = {
         to_int4, LINEAR, "int8 by blocks in linear layers", "there is no kernel for it in 4 bits", of_integers=True
     ),
     QuantizeScheme.FLOAT8: Scheme(
-        to_float8, TRAINED, "float16", "there is no kernel for it", on_gpu="float16", missing=_missing_for_float8
+        to_float8,
+        TRAINED,
+        "float16",
+        "there is no kernel for it",
+        on_gpu="float16",
+        missing=_missing_for_float8,
+        between=True,
     ),
 }
-_FLOAT16_COMPUTE = Scheme(to_float16_compute, ALL, "float16, which processors are slow at", on_gpu="float16")
+_FLOAT16_COMPUTE = Scheme(
+    to_float16_compute, ALL, "float16, which processors are slow at", on_gpu="float16", between=True
+)
 
 
 def scheme_of(name: QuantizeScheme, compute: Compute | None = None, weight_bits: int | None = None) -> Scheme:

@@ -73,7 +73,9 @@ class Graph:
         self.outputs = {value.name for value in graph.output}
         self.constants = {constant.name: constant for constant in graph.initializer}
         values = (*graph.value_info, *graph.input, *graph.output)
-        self._shapes = {value.name: shape for value in values if (shape := _shape(value)) is not None}
+        self._shapes: dict[str, Sequence[int]] = {
+            value.name: shape for value in values if (shape := _shape(value)) is not None
+        }
         self._shapes |= shapes or {}
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
