@@ -75,12 +75,17 @@ def test_it_answers_as_the_module(tmp_path: Path, name: str) -> None:
     export_onnx(Layer(function).eval(), single((ROWS, WIDTH)), tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("was_on", [False, True])
 def test_what_cannot_be_exported_is_named_and_no_graph_is_printed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    was_on: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Also where an export by other code left the exporter's log turned on."""
+    torch._C._jit_set_onnx_log_enabled(was_on)
     with pytest.raises(UserError, match=r"^spec\.model\.architecture: .* 'aten::fft_rfft' to ONNX"):
         export_onnx(Layer(lambda inputs: torch.fft.rfft(inputs).abs()), single((WIDTH,)), tmp_path / "model.onnx")
     assert capfd.readouterr().out == ""
+    assert torch._C._jit_is_onnx_log_enabled() is was_on
+    torch._C._jit_set_onnx_log_enabled(False)
 
 
 class Pooled(nn.Module):

@@ -261,8 +261,9 @@ def _found(session: Any, batch: Arrays) -> NDArray[Any] | str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back the exporter's own lines: what matters is raised."""
-    switch = torch._C._jit_set_onnx_log_enabled
-    # The exporter turns its log on, whatever was asked, and prints the whole graph of what it cannot take.
+    switch, was_on = torch._C._jit_set_onnx_log_enabled, torch._C._jit_is_onnx_log_enabled()
+    # The exporter turns its log on whatever was asked, leaves it so, and prints the graph of what it cannot take.
+    switch(False)
     torch._C._jit_set_onnx_log_enabled = lambda enabled: None
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -270,3 +271,4 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         torch._C._jit_set_onnx_log_enabled = switch
+        switch(was_on)
