@@ -21,7 +21,7 @@ from plimsoll_job.load.examples import Tensors, example_of, further_examples
 from plimsoll_job.load.inputs import Signature
 from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.copying import copied
-from plimsoll_job.techniques.prune.answering import asked, asked_without, each, has_spread, off_by
+from plimsoll_job.techniques.prune.answering import Told, asked, asked_without, each, has_spread, off_by
 from plimsoll_job.techniques.prune.fitting import NotCutError
 from plimsoll_job.techniques.prune.following import LAYS_OUT
 from plimsoll_job.techniques.prune.groups import ChannelGroup, Coupling, Gone
@@ -99,28 +99,32 @@ def _compared(
 ) -> tuple[Verdict, nn.Module | None]:
     """Return the verdict, and the module without the channels where it computes at all."""
     products = products_of(coupling, gone)
-    try:
-        wanted = asked_without(module, examples[0], coupling, gone, products)
+
+    def wanted_of(example: Tensors) -> Told | None:
+        """Return what the cut module should tell; none where that cannot be asked or compared."""
+        # The run that all follows from may be none of these samples'.
+        try:
+            wanted = asked_without(module, example, coupling, gone, products)
+        except Exception as error:
+            check_passing(error)
+            return None
         give_back()
+        return wanted if all(bool(one.isfinite().all()) for one in (*wanted.answers, *wanted.read)) else None
+
+    # All is asked of the module before it is cut: else all weights, those hidden and those cut would be held at once.
+    try:
+        told = [(examples[0], asked_without(module, examples[0], coupling, gone, products))]
+        give_back()
+        told += [(example, wanted) for example in examples[1:] if (wanted := wanted_of(example)) is not None]
         pruned, _ = cut_out(module, examples[0], coupling, gone)
     except NotCutError as error:
         return Verdict(None, f"the channels cannot be cut: {error}", error), None
     pruned = pruned.eval()
-    says = False
-    others = [*examples[1:], *(each(examples[0], partial(torch.mul, other=factor)) for factor in FAR)]
-    for number, example in enumerate([examples[0], *others]):
-        # Far from the samples it is asked only where none of these tells anything.
-        if number >= len(examples) and says:
-            break
-        if number:
-            # The run that all follows from may be none of these samples'.
-            try:
-                wanted = asked_without(module, example, coupling, gone, products)
-            except Exception as error:
-                check_passing(error)
-                continue
-            if not all(bool(one.isfinite().all()) for one in (*wanted.answers, *wanted.read)):
-                continue
+    # Far from the samples it is asked only where none of these tells anything.
+    far = () if any(has_spread(one) for _, wanted in told for one in wanted.answers) else FAR
+    scaled = (each(examples[0], partial(torch.mul, other=factor)) for factor in far)
+    beyond = ((example, wanted) for example in scaled if (wanted := wanted_of(example)) is not None)
+    for example, wanted in (*told, *beyond):
         try:
             given = asked(pruned, example, coupling, products)
         except NotCutError as error:
@@ -128,7 +132,6 @@ def _compared(
         off = off_by(given, wanted)
         if off is not None:
             return Verdict(None, off.reason, difference=off.share), pruned if off.share else None
-        says = says or any(has_spread(one) for one in wanted.answers)
         give_back()
     return Verdict(pruned), pruned
 

@@ -92,6 +92,7 @@ def read_ranges(ranges: Ranges) -> RangeTable:
 def write_ranges(table: RangeTable) -> Ranges:
     """Return the ranges as ONNX Runtime reads them."""
     ends = {name: tuple(np.array([end], np.float32) for end in some) for name, some in table.items()}
-    cache = Scratch().path / "ranges.json"
+    scratch = Scratch()
+    cache = scratch.path / "ranges.json"
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, ends), cache)
     return cache.read_bytes()
