@@ -11,6 +11,7 @@ from plimsoll_job.boundary import check_passing
 from plimsoll_job.errors import UserError
 from plimsoll_job.load.examples import example_of
 from plimsoll_job.load.inputs import Signature
+from plimsoll_job.memory import give_back
 from plimsoll_job.techniques.copying import sharing
 from plimsoll_job.techniques.prune.following import follow
 from plimsoll_job.techniques.prune.grouping import couple
@@ -38,7 +39,9 @@ def find_coupling(module: nn.Module, signature: Signature) -> Coupling:
         raise UserError(
             f"spec.model.architecture: structured pruning cannot follow this model: {error}", reason="NotPrunable"
         ) from error
-    return couple(module, flow)
+    coupling = couple(module, flow)
+    give_back()
+    return coupling
 
 
 def cut(module: nn.Module, signature: Signature, cuts: Iterable[Cut]) -> nn.Module:
