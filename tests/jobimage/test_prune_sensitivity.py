@@ -11,6 +11,7 @@ from tests.jobimage.bench import bench_of, samples_of
 from tests.jobimage.learned import accuracy, digits, small_digits
 from tests.jobimage.modules import Residual
 
+from plimsoll_api.model import Fraction
 from plimsoll_api.spec import Prune
 from plimsoll_job.errors import UserError
 from plimsoll_job.figures import count, count_parameters
@@ -42,7 +43,8 @@ def pruned(**value: Any) -> Applied:
 )
 def test_more_answers_stay_than_by_the_scores_alone(order: dict[str, Any], points: float) -> None:
     plain, allocated = pruned(**order), pruned(**order, allocation="Sensitivity")
-    assert allocated.details["share"] == pytest.approx(plain.details["share"], abs=2 * CLOSE_ENOUGH)
+    wanted = float(Fraction(order["amount"]).value)
+    assert [one.details["share"] for one in (plain, allocated)] == pytest.approx([wanted] * 2, abs=CLOSE_ENOUGH)
     assert accuracy(allocated.candidate.module) > accuracy(plain.candidate.module) + points
 
 

@@ -158,8 +158,7 @@ class Row:
 
 ROWS = {
     "export": Row([PRUNE], 2.4),
-    # What is told of the channels of its operations comes to a quarter of these weights, and to less of larger ones.
-    "attention": Row([PRUNE], 2.5, builder="attentive"),
+    "attention": Row([PRUNE], 2.4, builder="attentive"),
     "gradients": Row([TAYLOR], 2.4),
     "iterations": Row([ITERATIONS], 3.6),
     "training": Row([PRUNE, DISTILL], 3.0),

@@ -6,6 +6,7 @@ What is normalised or averaged over channels is so over those that are left, whi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from plimsoll_job.techniques.prune.labels import Held
 from plimsoll_job.techniques.prune.left import left_positions
 from plimsoll_job.techniques.prune.moves import MOVES
 from plimsoll_job.techniques.prune.reading import Hear
-from plimsoll_job.techniques.prune.run import name_of, names_of
+from plimsoll_job.techniques.prune.run import name_of
 from plimsoll_job.techniques.prune.sums import ALONG, REDUCES
 
 #: What depends on how many there are along an axis, or on what stands where nothing should.
@@ -48,13 +49,13 @@ class Masked(Mode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._coupling, self._gone, self._hear = coupling, gone, hear
         self._count = 0
-        self._weights: dict[int, torch.Tensor] = {}
-        for places in names_of(module).values():
-            layer, name, _ = places[0]
-            weight = getattr(module.get_submodule(layer), name)
-            left = _without(weight, layer, name, coupling, gone)
-            if left is not weight:
-                self._weights[id(weight)] = left
+        #: Weights of which something is gone, by their ids; one is hidden as it is read, so that few are held at once.
+        self._cut = {
+            id(getattr(module.get_submodule(layer), name)): (layer, name)
+            for (layer, name, _), labels in coupling.flow.weights.items()
+            if gone[labels.numpy()].any()
+        }
+        self._written: dict[int, torch.Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation without the channels."""
@@ -63,7 +64,7 @@ class Masked(Mode):  # type: ignore[no-untyped-call]
             raise NotCutError("the model computes otherwise without them")
         call = calls[self._count]
         self._count += 1
-        args, kwargs = tree_map(lambda one: self._weights.get(id(one), one), (args, kwargs or {}))
+        args, kwargs = tree_map(partial(self._hidden, func._schema.is_mutable), (args, kwargs or {}))
         if name in MIXES and call.inputs and left_positions(call.inputs[0][1], self._gone):
             kept = [self._kept(shape, held) for shape, held in call.inputs]
             wanted = [(shape, self._kept(shape, held)) for shape, held in call.outputs]
@@ -77,6 +78,17 @@ class Masked(Mode):  # type: ignore[no-untyped-call]
                 self._silence(one, held)
         self._hear(self._count - 1, outputs)
         return output
+
+    def _hidden(self, is_written: bool, one: Any) -> Any:
+        """Return a weight without what is gone; one that an operation writes into is the same from then on."""
+        if id(one) not in self._cut:
+            return one
+        left = self._written.get(id(one))
+        if left is None:
+            left = _without(one, *self._cut[id(one)], self._coupling, self._gone)
+        if is_written:
+            self._written[id(one)] = left
+        return left
 
     def _kept(self, shape: Sequence[int], held: Held) -> list[torch.Tensor]:
         """Return the positions that are left, along each axis."""
